@@ -1,0 +1,252 @@
+"""The contracts that plugins implement; a plugin needs nothing else of ganzoo but `ganzoo.game` and `ganzoo.layers`."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, NamedTuple, Protocol, runtime_checkable
+
+import torch
+from torch import Tensor, nn
+
+from .errors import DataError, PluginError
+
+if TYPE_CHECKING:  # the two modules describe each other; at run time the arrow points from game to api only
+    from .game import Duel, Scene
+
+__all__ = [
+    "API_VERSION",
+    "Architecture",
+    "Batch",
+    "DataError",
+    "Dataset",
+    "DiscriminatorOutput",
+    "Game",
+    "Loss",
+    "PluginError",
+    "Progress",
+    "Regularizer",
+    "Side",
+    "Spec",
+    "Staged",
+    "TensorDataset",
+]
+
+API_VERSION = 1  # a plugin that needs a newer one says so with a class attribute `api_version`
+
+Side = Literal["discriminator", "generator"]
+
+
+@dataclass(frozen=True, slots=True)
+class Spec:
+    """What the data looks like: all that a network may know besides its own options."""
+
+    shape: tuple[int, ...]  # (3, 64, 64) image, (3, 16, 64, 64) clip, (1, 16384) audio, (32,) tokens
+    classes: int = 0  # 0: no labels are passed
+    vocabulary: int = 0
+    source: tuple[int, ...] | None = None  # shape of a conditioning sample: low-res image, sketch, masked scan
+    latent: int = 128
+
+
+@dataclass(slots=True)
+class Batch:
+    """Real samples with what they are conditioned on, passed by keyword to the networks ("label", "source", ...)."""
+
+    real: Tensor
+    cond: dict[str, Tensor] = field(default_factory=dict)
+
+    def __len__(self) -> int:
+        return int(self.real.shape[0])
+
+    def part(self, start: int, stop: int) -> Batch:
+        """Return samples `start` to `stop`, for gradient accumulation."""
+        return Batch(self.real[start:stop], {key: value[start:stop] for key, value in self.cond.items()})
+
+
+@dataclass(frozen=True, slots=True)
+class Progress:
+    """Where a training stands; all that changes with time is a function of this."""
+
+    samples: int  # real samples seen
+    total: int  # real samples of the whole run
+    rounds: int  # rounds played
+    stage: int  # index of the stage, 0 where the recipe has none
+    stage_share: float  # how much of the stage is over, 0 to 1
+    size: int | None  # the stage's image size in pixels; None: the data's own
+
+    @property
+    def share(self) -> float:
+        """How much of the run is over, 0 to 1."""
+        return min(self.samples / self.total, 1.0) if self.total else 1.0
+
+
+@runtime_checkable
+class Staged(Protocol):
+    """A network, loss, regularizer or game that changes with time: told before every round where the training stands.
+
+    What it derives from progress needs no checkpointing. Progressive growing switches its depth and fade here.
+    """
+
+    def on_progress(self, progress: Progress) -> None: ...
+
+
+class DiscriminatorOutput(NamedTuple):
+    """What a discriminator may return where it has more to say than logits."""
+
+    logits: Tensor  # [N] or [N, K]: patch and multi-scale discriminators flatten
+    features: Tensor | None = None  # penultimate layer, [N, F]
+    class_logits: Tensor | None = None  # [N, classes]
+
+
+class Loss(nn.Module):
+    """What the two sides of a duel want, as functions of logits alone. State (BEGAN's k) lives in buffers.
+
+    Both methods return a scalar to be minimised; logits are float32, [N] or [N, K].
+    """
+
+    relativistic: ClassVar[bool] = False  # does the generator's side need the real logits?
+
+    def discriminator(self, real: Tensor, fake: Tensor) -> Tensor:
+        """Return what the discriminator minimises."""
+        raise PluginError(f"loss {type(self).__name__} does not define 'discriminator'; every loss has both sides")
+
+    def generator(self, fake: Tensor, real: Tensor | None) -> Tensor:
+        """Return what the generator minimises; `real` is given where the loss is relativistic, else None."""
+        raise PluginError(f"loss {type(self).__name__} does not define 'generator'; every loss has both sides")
+
+    def observe(self, real: Tensor, fake: Tensor) -> None:
+        """Update state from the logits of a finished discriminator turn (detached, whole batch)."""
+
+
+class Regularizer(nn.Module):
+    """Anything else a player pays, or any change to what a discriminator sees. Override only what you need.
+
+    The engine makes one instance for each discriminator and owns `weight` and `every`. State lives in buffers;
+    parameters join the optimizer of the discriminator's player.
+    """
+
+    side: Literal["discriminator", "generator", "both"] = "discriminator"  # whose turns it takes part in
+    strength: ClassVar[str] = "weight"  # the option that a bare number means: --regularizer NAME=10
+
+    def prepare(self, net: nn.Module) -> None:
+        """Change a network of this side once, before its optimizer exists: spectral norm, weight norm."""
+
+    def view(self, x: Tensor) -> Tensor:
+        """Return what a discriminator is shown instead of `x`, real or fake: augmentation, noise. Must be differentiable."""
+        return x
+
+    def penalty(self, duel: Duel) -> Tensor | None:
+        """Return a scalar that the acting player pays, or None; `duel.acting` says whose turn it is."""
+        return None
+
+    def observe(self, real: Tensor, fake: Tensor) -> None:
+        """Update state from the logits of a finished discriminator turn (detached, whole batch)."""
+
+    def after_step(self, nets: Sequence[nn.Module]) -> None:
+        """Act on the networks after an optimizer step of this side: weight clipping, power iteration."""
+
+
+class Architecture:
+    """A family of networks that fit together: one method for each role a game may ask for.
+
+    Other roles (encoder, translator, classifier, ...) are further methods of the same form.
+    """
+
+    def generator(self, spec: Spec) -> nn.Module:
+        """Return a network: forward(z [N, latent], **cond) -> samples [N, *shape] in [-1, 1]."""
+        raise PluginError(f"architecture {type(self).__name__} offers no 'generator'; choose another or another game")
+
+    def discriminator(self, spec: Spec) -> nn.Module:
+        """Return a network: forward(x [N, *shape], **cond) -> logits [N] or [N, K], or a DiscriminatorOutput."""
+        raise PluginError(f"architecture {type(self).__name__} offers no 'discriminator'; choose another or another game")
+
+
+class Game(nn.Module):
+    """Who plays, which networks each player owns, and what one round looks like. State lives in buffers."""
+
+    roles: Mapping[str, str]  # network -> role asked of the architecture
+    teams: Mapping[str, tuple[str, ...]]  # player -> networks that it owns
+    discriminators: frozenset[str] = frozenset({"D"})
+    shared: bool = False  # do the duels of one scene serve the discriminator's turn and the generator's turn after it?
+
+    def side(self, player: str) -> Side:
+        """A player who owns only discriminators is on their side, everybody else on the generators'."""
+        return "discriminator" if self.discriminators.issuperset(self.teams[player]) else "generator"
+
+    def turns(self) -> tuple[str, ...]:
+        """Return the round that is played where the recipe does not say: each player once, discriminators first."""
+        return tuple(sorted(self.teams, key=lambda player: self.side(player) != "discriminator"))
+
+    def play(self, nets: Mapping[str, nn.Module], batch: Batch, z: Tensor, acting: str) -> Scene:
+        """Let the networks meet a batch and latents z [N, latent] in a turn of player `acting`."""
+        raise PluginError(f"game {type(self).__name__} does not define 'play'")
+
+    def sample(self, nets: Mapping[str, nn.Module], z: Tensor, cond: Mapping[str, Tensor]) -> Tensor:
+        """Return what the trained networks make of latents: by default the first network in the role of a generator."""
+        for network, role in self.roles.items():
+            if role == "generator":
+                return _tensor(nets[network](z, **cond))
+        raise PluginError(f"game {type(self).__name__} has no network in the role 'generator'; it must define 'sample'")
+
+    def after_round(self, nets: Mapping[str, nn.Module], progress: Progress) -> None:
+        """Act between rounds: E-steps, refits, image pools."""
+
+
+def _tensor(value: Any) -> Tensor:
+    if not isinstance(value, Tensor):
+        raise PluginError(f"a generator must return a tensor of samples, not {type(value).__name__}")
+    return value
+
+
+class Dataset(Protocol):
+    """Samples by index, so that order is the feed's business alone."""
+
+    spec: Spec
+    fingerprint: str  # hash of content and preparation: in every checkpoint and score
+
+    def __len__(self) -> int: ...
+
+    def batch(self, index: Tensor) -> Batch:
+        """Return the samples at int64 positions [N]: uint8, or float in [-1, 1]; the feed moves and normalises."""
+
+
+class TensorDataset:
+    """A dataset held in memory: samples as uint8 [N, *shape] (or float in [-1, 1]), labels as int64 [N] or none."""
+
+    def __init__(self, samples: Tensor, labels: Tensor | None = None, *, classes: int = 0, fingerprint: str = "") -> None:
+        if len(samples) == 0:
+            raise DataError("the dataset has no samples; give a folder, zip or set with at least one")
+        self.samples = samples
+        self.labels = labels if classes else None
+        self.spec = Spec(shape=tuple(samples.shape[1:]), classes=classes if self.labels is not None else 0)
+        self.fingerprint = fingerprint or fingerprint_of(samples, self.labels)
+
+    def __len__(self) -> int:
+        return len(self.samples)
+
+    def batch(self, index: Tensor) -> Batch:
+        """Return the samples at these positions."""
+        index = index.to(self.samples.device)
+        cond = {} if self.labels is None else {"label": self.labels[index]}
+        return Batch(self.samples[index], cond)
+
+    def to(self, device: torch.device) -> TensorDataset:
+        """Return the same data held on another device."""
+        labels = None if self.labels is None else self.labels.to(device)
+        return TensorDataset(self.samples.to(device), labels, classes=self.spec.classes, fingerprint=self.fingerprint)
+
+
+def fingerprint_of(*tensors: Tensor | None) -> str:
+    """Return a SHA-256 over shapes, types and bytes of tensors: the identity of a dataset's content."""
+    digest = hashlib.sha256()
+    for tensor in tensors:
+        if tensor is not None:
+            digest.update(f"{tensor.dtype}{tuple(tensor.shape)}".encode())
+            digest.update(tensor.contiguous().cpu().view(torch.uint8).numpy().tobytes())
+    return digest.hexdigest()
+
+
+def with_latent(spec: Spec, latent: int) -> Spec:
+    """Return the spec with another latent size: the recipe's business, not the data's."""
+    return replace(spec, latent=latent)

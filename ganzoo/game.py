@@ -1,0 +1,133 @@
+"""What a game is made of: duels, scenes, input gradients, and the base of every game of two players."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Literal
+
+import torch
+from torch import Tensor, nn
+
+from .api import Batch, DiscriminatorOutput, Game, Side
+
+__all__ = ["Duel", "Scene", "TwoPlayer", "input_gradient"]
+
+View = Callable[[Tensor], Tensor]
+Cond = Mapping[str, Tensor]
+Generate = Callable[[Tensor, Cond], Tensor]
+
+
+def input_gradient(logits: Tensor, x: Tensor) -> Tensor:
+    """Return the gradient of each sample's summed logits with respect to that sample, [N, features], differentiable.
+
+    One backward serves the whole batch, which is right where the discriminator does not mix samples.
+    """
+    (gradient,) = torch.autograd.grad(logits.sum(), x, create_graph=True)
+    return gradient.flatten(1)
+
+
+class Duel:
+    """One discriminator facing one batch of real and fake; outputs and input gradients are computed once, on first use.
+
+    `generate` and `z` are there for penalties that need other fakes than the ones shown (path length, consistency).
+    """
+
+    def __init__(
+        self,
+        discriminator: nn.Module,
+        real: Tensor,
+        fake: Tensor,
+        *,
+        real_cond: Cond | None = None,
+        fake_cond: Cond | None = None,
+        generate: Generate | None = None,
+        z: Tensor | None = None,
+        acting: Side = "discriminator",
+        views: Sequence[View] = (),
+    ) -> None:
+        self.discriminator = discriminator
+        self.real = real
+        self.fake = fake.to(real.dtype)  # under autocast a generator ends in half precision: cast at the border, once
+        self.real_cond: Cond = real_cond or {}
+        self.fake_cond: Cond = self.real_cond if fake_cond is None else fake_cond
+        self.generate = generate
+        self.z = z
+        self.acting: Side = acting
+        self.views = tuple(views)
+        self._outputs: dict[str, DiscriminatorOutput] = {}
+        self._gradients: dict[str, Tensor] = {}
+
+    def turn(self, acting: Side, views: Sequence[View]) -> Duel:
+        """Return the same meeting with nothing computed yet, as a phase of the acting side sees it."""
+        return Duel(
+            self.discriminator,
+            self.real,
+            self.fake.detach() if acting == "discriminator" else self.fake,
+            real_cond=self.real_cond,
+            fake_cond=self.fake_cond,
+            generate=self.generate,
+            z=self.z,
+            acting=acting,
+            views=views,
+        )
+
+    def judge(self, x: Tensor, cond: Cond) -> DiscriminatorOutput:
+        """Show samples to the discriminator; the views are applied here and nowhere else. Logits come as float32."""
+        for view in self.views:
+            x = view(x)
+        output = self.discriminator(x, **cond)
+        if not isinstance(output, DiscriminatorOutput):
+            output = DiscriminatorOutput(output)
+        return output._replace(logits=output.logits.float())
+
+    def output(self, side: Literal["real", "fake"]) -> DiscriminatorOutput:
+        """Return the discriminator's output on the real or the fake samples."""
+        if side not in self._outputs:
+            self._outputs[side] = self.judge(*self._shown(side))
+        return self._outputs[side]
+
+    def input_gradient(self, side: Literal["real", "fake"]) -> Tensor:
+        """Return d logits / d sample at the real or fake samples, [N, features]; its forward pass serves the loss too."""
+        if side not in self._gradients:
+            x, cond = self._shown(side)
+            if not x.requires_grad:
+                x = x.detach().requires_grad_()
+            self._outputs[side] = self.judge(x, cond)
+            self._gradients[side] = input_gradient(self._outputs[side].logits, x)
+        return self._gradients[side]
+
+    def input_gradient_at(self, x: Tensor) -> Tensor:
+        """Return d logits / d sample at any other points x [N, *shape] under the real samples' conditions."""
+        x = x.detach().requires_grad_()
+        return input_gradient(self.judge(x, self.real_cond).logits, x)
+
+    def _shown(self, side: Literal["real", "fake"]) -> tuple[Tensor, Cond]:
+        return (self.real, self.real_cond) if side == "real" else (self.fake, self.fake_cond)
+
+
+@dataclass(slots=True)
+class Scene:
+    """What one turn is about: the duels, and whatever else the acting player pays, already weighted by the game."""
+
+    duels: list[Duel] = field(default_factory=list)
+    extra_losses: dict[str, Tensor] = field(default_factory=dict)  # cycle, identity, L1, mutual information, ...
+
+
+class TwoPlayer(Game):
+    """One generator against one discriminator, conditional through whatever the data carries in `cond`."""
+
+    roles: Mapping[str, str] = {"G": "generator", "D": "discriminator"}
+    teams: Mapping[str, tuple[str, ...]] = {"D": ("D",), "G": ("G",)}
+    shared = True
+
+    def play(self, nets: Mapping[str, nn.Module], batch: Batch, z: Tensor, acting: str) -> Scene:
+        """Let D face the batch and what G makes of z under the same conditions."""
+
+        def generate(latents: Tensor, cond: Cond) -> Tensor:
+            return self.sample(nets, latents, cond)
+
+        duel = Duel(
+            nets["D"], batch.real, generate(z, batch.cond), real_cond=batch.cond, fake_cond=batch.cond, generate=generate, z=z
+        )
+        return Scene([duel])
