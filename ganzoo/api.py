@@ -88,7 +88,8 @@ class Staged(Protocol):
     What it derives from progress needs no checkpointing. Progressive growing switches its depth and fade here.
     """
 
-    def on_progress(self, progress: Progress) -> None: ...
+    def on_progress(self, progress: Progress) -> None:
+        """Adapt to where the training stands."""
 
 
 class DiscriminatorOutput(NamedTuple):
@@ -133,7 +134,7 @@ class Regularizer(nn.Module):
         """Change a network of this side once, before its optimizer exists: spectral norm, weight norm."""
 
     def view(self, x: Tensor) -> Tensor:
-        """Return what a discriminator is shown instead of `x`, real or fake: augmentation, noise. Must be differentiable."""
+        """Return what a discriminator is shown instead of `x`, real or fake: augmentation, noise; differentiable."""
         return x
 
     def penalty(self, duel: Duel) -> Tensor | None:
@@ -155,11 +156,11 @@ class Architecture:
 
     def generator(self, spec: Spec) -> nn.Module:
         """Return a network: forward(z [N, latent], **cond) -> samples [N, *shape] in [-1, 1]."""
-        raise PluginError(f"architecture {type(self).__name__} offers no 'generator'; choose another or another game")
+        raise PluginError(f"architecture {type(self).__name__} offers no 'generator'; choose another one")
 
     def discriminator(self, spec: Spec) -> nn.Module:
         """Return a network: forward(x [N, *shape], **cond) -> logits [N] or [N, K], or a DiscriminatorOutput."""
-        raise PluginError(f"architecture {type(self).__name__} offers no 'discriminator'; choose another or another game")
+        raise PluginError(f"architecture {type(self).__name__} offers no 'discriminator'; choose another one")
 
 
 class Game(nn.Module):

@@ -128,6 +128,12 @@ class TwoPlayer(Game):
             return self.sample(nets, latents, cond)
 
         duel = Duel(
-            nets["D"], batch.real, generate(z, batch.cond), real_cond=batch.cond, fake_cond=batch.cond, generate=generate, z=z
+            nets["D"],
+            batch.real,
+            generate(z, batch.cond),
+            real_cond=batch.cond,
+            fake_cond=batch.cond,
+            generate=generate,
+            z=z,
         )
         return Scene([duel])

@@ -1,0 +1,188 @@
+"""A recipe and the registry become a ready trainer: the only file that knows all the parts."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from .api import Dataset, Game, Loss, Spec, with_latent
+from .config import Number, Part, Recipe, parse_number, value_at
+from .data import Feed
+from .device import Device
+from .errors import DataError, PluginError, RecipeError, did_you_mean
+from .game import TwoPlayer
+from .optimizers import build
+from .registry import Record, Registry
+from .seed import seed_of
+from .trainer import Plan, Player, Rule, Trainer, phases_of
+
+
+@dataclass(frozen=True)
+class Cast:
+    """The game and its networks, untrained: all that sampling needs of a recipe."""
+
+    game: Game
+    nets: Mapping[str, nn.Module]
+    spec: Spec
+
+
+def records(recipe: Recipe, registry: Registry) -> list[Record]:
+    """Return the plugins that a recipe uses, without importing them."""
+    used = [("architecture", recipe.architecture.name), ("loss", recipe.loss.name)]
+    used += [("regularizer", part.name) for part in recipe.regularizers]
+    used += [("game", recipe.game.name)] if recipe.game else []
+    used += [("dataset", recipe.data.name)] if recipe.data.name else [("reader", reader_of(recipe.data.path))]
+    return [registry.find(kind, name) for kind, name in used]
+
+
+def reader_of(path: str) -> str:
+    """Return the kind of reader that opens a path: `directory`, or a file's suffix without its dot."""
+    place = Path(path).expanduser()
+    if place.is_dir():
+        return "directory"
+    if not place.exists():
+        raise DataError(
+            f"data {path!r} does not exist; give the path of a folder or zip of images, or the name of a dataset"
+        )
+    return place.suffix.lstrip(".").lower() or "file"
+
+
+def dataset(recipe: Recipe, registry: Registry, **options: Any) -> Dataset:
+    """Open the recipe's data; options given here (such as split="test") win over the recipe's."""
+    if recipe.data.name:
+        kind, name, more = "dataset", recipe.data.name, {}
+    else:
+        kind, name, more = "reader", reader_of(recipe.data.path), {"path": recipe.data.path}
+    data: Dataset = registry.build(kind, name, {**recipe.data.options, **more, **options})
+    return data
+
+
+def cast(recipe: Recipe, registry: Registry, spec: Spec) -> Cast:
+    """Build the game and its networks for data of this spec, from the recipe's seed."""
+    torch.manual_seed(seed_of(recipe.train.seed, "networks"))
+    spec = with_latent(spec, recipe.latent.size)
+    game: Game = registry.build("game", recipe.game.name, recipe.game.options) if recipe.game else TwoPlayer()
+    nets = {network: _network(recipe.architecture, registry, game, network, spec) for network in sorted(game.roles)}
+    return Cast(game, nets, spec)
+
+
+def _network(part: Part, registry: Registry, game: Game, network: str, spec: Spec) -> nn.Module:
+    """Ask the architecture for one network, with the options that the recipe gives for it alone."""
+    shared = {key: value for key, value in part.options.items() if not (key in game.roles and isinstance(value, Mapping))}
+    own = part.options.get(network, {})
+    architecture = registry.build("architecture", part.name, {**shared, **(own if isinstance(own, Mapping) else {})})
+    role = game.roles[network]
+    method = getattr(architecture, role, None)
+    if method is None:
+        raise PluginError(
+            f"architecture {part.name!r} offers no {role!r}, which the game needs for network {network!r}; choose another"
+        )
+    net = method(spec)
+    if not isinstance(net, nn.Module):
+        raise PluginError(f"architecture {part.name!r}: {role!r} must return a network, not {type(net).__name__}")
+    return net
+
+
+def rules(recipe: Recipe, registry: Registry, game: Game, nets: Mapping[str, nn.Module]) -> list[Rule]:
+    """Build the regularizers, one instance for each discriminator, and let them prepare their networks."""
+    built = []
+    for part in recipe.regularizers:
+        for number, discriminator in enumerate(sorted(game.discriminators)):
+            regularizer = registry.build("regularizer", part.name, part.options)
+            if regularizer.side in ("discriminator", "both"):
+                regularizer.prepare(nets[discriminator])
+            if regularizer.side in ("generator", "both") and number == 0:  # a generator is prepared by one instance only
+                for network in sorted(nets.keys() - game.discriminators):
+                    regularizer.prepare(nets[network])
+            built.append(Rule(part.name, discriminator, regularizer, part.weight, part.every))
+    return built
+
+
+def trainer(recipe: Recipe, registry: Registry, device: Device, data: Dataset | None = None) -> Trainer:
+    """Return everything that a recipe describes, on its device, ready to play."""
+    torch.manual_seed(seed_of(recipe.train.seed, "parts"))  # plugins may own parameters
+    data = dataset(recipe, registry) if data is None else data
+    parts = cast(recipe, registry, data.spec)
+    rule_list = rules(recipe, registry, parts.game, parts.nets)
+    losses: dict[str, Loss] = {
+        name: registry.build("loss", recipe.loss.name, recipe.loss.options) for name in sorted(parts.game.discriminators)
+    }
+    for module in (*parts.nets.values(), *losses.values(), *(rule.regularizer for rule in rule_list), parts.game):
+        device.place(module)
+    players = {name: _player(name, recipe, parts.game, parts.nets, rule_list) for name in parts.game.teams}
+    return Trainer(
+        game=parts.game,
+        nets=parts.nets,
+        players=players,
+        losses=losses,
+        rules=rule_list,
+        feed=Feed(data, device, recipe.train.seed),
+        device=device,
+        plan=plan(recipe, parts.game),
+    )
+
+
+def plan(recipe: Recipe, game: Game) -> Plan:
+    """Return the loop's numbers; RecipeError for a turn of nobody."""
+    turns = recipe.train.turns or game.turns()
+    for name in (*turns, *(name for stage in recipe.stages for name in stage.turns or ())):
+        if name not in game.teams:
+            raise RecipeError(
+                f"recipe {recipe.name!r}: {name!r} in turns is no player of the game{did_you_mean(name, game.teams)} "
+                f"(players: {', '.join(sorted(game.teams))})"
+            )
+    total = sum(stage.samples for stage in recipe.stages) or recipe.train.samples
+    train = recipe.train
+    return Plan(
+        samples=total,
+        batch=train.batch,
+        turns=turns,
+        stages=recipe.stages,
+        latent=recipe.latent.size,
+        prior=recipe.latent.prior,
+        ema=train.ema,
+        accumulate=train.accumulate,
+        seed=train.seed,
+        log=train.log or max(total // 100, 1),
+        grid=train.grid or max(total // 10, 1),
+        checkpoint=train.checkpoint or max(total // 20, 1),
+    )
+
+
+def _player(name: str, recipe: Recipe, game: Game, nets: Mapping[str, nn.Module], rule_list: list[Rule]) -> Player:
+    """Build one player: its networks, the parameters of its regularizers, its optimizer and its phases."""
+    owned = {network: nets[network] for network in game.teams[name]}
+    side = game.side(name)
+    parameters = [parameter for net in owned.values() for parameter in net.parameters() if parameter.requires_grad]
+    parameters += [p for rule in rule_list if rule.discriminator in owned for p in rule.regularizer.parameters()]
+    if not parameters:
+        raise PluginError(f"player {name!r} has nothing to train; its networks have no parameters that require a gradient")
+    options = {key: value for key, value in recipe.optimizer.options.items() if key not in game.teams}
+    options |= recipe.optimizer.options.get(name, {})
+    kind = str(options.pop("name", recipe.optimizer.name))
+    lr = _rate(recipe, options.pop("lr", None), name)
+    return Player(
+        name,
+        side,
+        owned,
+        build(kind, options, parameters, value_at(lr, 0.0)),
+        lr,
+        phases_of(_heard(rule_list, game, name), side),
+    )
+
+
+def _heard(rule_list: list[Rule], game: Game, name: str) -> list[Rule]:
+    """Return the rules that a player may have to do with: a discriminator only with its own."""
+    owned = game.teams[name]
+    return [rule for rule in rule_list if game.side(name) == "generator" or rule.discriminator in owned]
+
+
+def _rate(recipe: Recipe, value: Any, player: str) -> Number:
+    if value is None:
+        raise RecipeError(f"recipe {recipe.name!r}: [optimizer] gives player {player!r} no lr; write lr = ...")
+    return parse_number(recipe.name, value, "optimizer.lr")

@@ -1,0 +1,174 @@
+"""Checkpoints: one safetensors file each, written atomically, verified when read; nothing in them is ever executed."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import struct
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save
+from torch import Tensor
+
+from .errors import CheckpointError, ResourceError, RunFailed
+from .trainer import Trainer
+
+SCHEMA = "1"
+HEADER_LIMIT = 16_000_000  # bytes; a hostile header is refused before it is parsed
+
+
+def state_of(trainer: Trainer) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    """Return a trainer's whole state: tensors by name, and counters with what optimizers keep as plain numbers."""
+    tensors: dict[str, Tensor] = {}
+    for prefix, module in trainer.modules().items():
+        tensors |= {f"{prefix}/{key}": value for key, value in module.state_dict().items()}
+    plain: dict[str, Any] = {}
+    for name, player in trainer.players.items():
+        for number, entries in player.optimizer.state_dict()["state"].items():
+            for key, value in entries.items():
+                where = f"optimizer/{name}/{number}/{key}"
+                if isinstance(value, Tensor):
+                    tensors[where] = value
+                elif value is not None:
+                    plain[where] = value
+    counters = {
+        "samples": trainer.samples,
+        "rounds": trainer.rounds,
+        "turns": {n: p.turns for n, p in trainer.players.items()},
+    }
+    return tensors, {**counters, "plain": plain}
+
+
+def restore(trainer: Trainer, tensors: Mapping[str, Tensor], counters: Mapping[str, Any]) -> None:
+    """Put a state into a trainer built from the same recipe; CheckpointError where the two do not fit."""
+    for prefix, module in trainer.modules().items():
+        load_module(module, prefix, tensors)
+    for name, player in trainer.players.items():
+        _restore_optimizer(player.optimizer, f"optimizer/{name}/", tensors, counters["plain"])
+        player.turns = int(counters["turns"][name])
+    trainer.samples, trainer.rounds = int(counters["samples"]), int(counters["rounds"])
+
+
+def load_module(module: torch.nn.Module, prefix: str, tensors: Mapping[str, Tensor]) -> None:
+    """Copy the tensors under a prefix into a module; every name and shape must match."""
+    expected = module.state_dict()
+    given = {key.removeprefix(f"{prefix}/"): value for key, value in tensors.items() if key.startswith(f"{prefix}/")}
+    for key in expected.keys() ^ given.keys():
+        raise CheckpointError(f"checkpoint and recipe do not fit: tensor '{prefix}/{key}' is in one of them only")
+    for key, value in given.items():
+        if value.shape != expected[key].shape or value.dtype != expected[key].dtype:
+            raise CheckpointError(
+                f"checkpoint and recipe do not fit: tensor '{prefix}/{key}' is {value.dtype}{tuple(value.shape)}, "
+                f"not {expected[key].dtype}{tuple(expected[key].shape)}"
+            )
+    module.load_state_dict(given)
+
+
+def _restore_optimizer(
+    optimizer: torch.optim.Optimizer, prefix: str, tensors: Mapping[str, Tensor], plain: Mapping[str, Any]
+) -> None:
+    parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
+    optimizer.state.clear()
+    for where, value in {**tensors, **plain}.items():
+        if where.startswith(prefix):
+            number, key = where.removeprefix(prefix).split("/")
+            parameter = parameters[int(number)]
+            if isinstance(value, Tensor) and value.shape == parameter.shape:  # in the parameter's own memory layout
+                value = torch.empty_like(parameter, requires_grad=False, dtype=value.dtype).copy_(value)
+            optimizer.state[parameter][key] = value
+
+
+def write(path: Path, trainer: Trainer, provenance: Mapping[str, Any]) -> None:
+    """Write a checkpoint: temporary file, fsync, rename, so that a crash leaves the old files or the new one, whole.
+
+    Raises RunFailed for weights that are not finite and ResourceError where the disk is full.
+    """
+    tensors, counters = state_of(trainer)
+    tensors = {key: value.detach().cpu().contiguous() for key, value in sorted(tensors.items())}
+    for key, value in tensors.items():
+        if value.is_floating_point() and not bool(torch.isfinite(value).all()):
+            raise RunFailed(f"tensor {key!r} is not finite at {trainer.samples:,} samples; lower the learning rate")
+    metadata = {
+        "format": "ganzoo.checkpoint",
+        "schema": SCHEMA,
+        "counters": json.dumps(counters, sort_keys=True),
+        "provenance": json.dumps(provenance, sort_keys=True),
+        "sha256": _digest(tensors),
+    }
+    write_atomically(path, save(tensors, metadata=metadata))
+
+
+def write_atomically(path: Path, data: bytes) -> None:
+    """Put bytes into a file so that a crash leaves either the old content or the new one."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        with open(temporary, "wb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(temporary, path)
+    except OSError as error:
+        temporary.unlink(missing_ok=True)
+        raise ResourceError(
+            f"{path} ({len(data):,} bytes) cannot be written: {error.strerror}; make room or choose another --run folder"
+        ) from error
+    if os.name == "posix":  # the rename itself is on disk only when its folder is
+        folder = os.open(path.parent, os.O_RDONLY)
+        try:
+            os.fsync(folder)
+        finally:
+            os.close(folder)
+
+
+def read(path: Path) -> tuple[dict[str, Tensor], dict[str, Any], dict[str, Any]]:
+    """Return tensors, counters and provenance of a checkpoint; CheckpointError for anything but a whole one of ours."""
+    metadata = read_metadata(path)
+    try:
+        with safe_open(path, framework="pt") as file:
+            tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118 (not a mapping)
+    except (SafetensorError, OSError) as error:
+        raise CheckpointError(f"checkpoint {path} cannot be read ({error}); use an older one") from None
+    if _digest(tensors) != metadata.get("sha256"):
+        raise CheckpointError(f"checkpoint {path} is damaged: its content does not match its hash; use an older one")
+    try:
+        counters, provenance = json.loads(metadata["counters"]), json.loads(metadata["provenance"])
+    except (KeyError, ValueError):
+        raise CheckpointError(f"checkpoint {path} lacks its counters or provenance; it was not written by ganzoo") from None
+    return tensors, counters, provenance
+
+
+def read_metadata(path: Path) -> dict[str, str]:
+    """Return a checkpoint's header texts after checking its bounds, without reading any tensor."""
+    try:
+        with open(path, "rb") as file:
+            (length,) = struct.unpack("<Q", file.read(8).ljust(8, b"\xff"))
+        if length > min(HEADER_LIMIT, path.stat().st_size):
+            raise CheckpointError(
+                f"checkpoint {path} is no safetensors file; ganzoo reads nothing else (pickles can run code)"
+            )
+        with safe_open(path, framework="pt") as file:
+            metadata: dict[str, str] = file.metadata() or {}
+    except OSError as error:
+        raise CheckpointError(f"checkpoint {path} cannot be read ({error.strerror}); check the path") from None
+    except SafetensorError as error:
+        raise CheckpointError(f"checkpoint {path} is damaged ({error}); use an older one") from None
+    if metadata.get("format") != "ganzoo.checkpoint":
+        raise CheckpointError(f"checkpoint {path} was not written by ganzoo; it has no recipe to build networks from")
+    if not metadata.get("schema", "").isdigit() or int(metadata["schema"]) > int(SCHEMA):
+        raise CheckpointError(f"checkpoint {path} was written by a newer ganzoo; upgrade ganzoo to read it")
+    return metadata
+
+
+def _digest(tensors: Mapping[str, Tensor]) -> str:
+    digest = hashlib.sha256()
+    for key in sorted(tensors):
+        value = tensors[key].contiguous()
+        digest.update(f"{key} {value.dtype} {tuple(value.shape)}\n".encode())
+        digest.update(value.reshape(-1).view(torch.uint8).numpy().data if value.numel() else b"")
+    return digest.hexdigest()

@@ -1,0 +1,51 @@
+"""`ganzoo sample`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+from ..console import err, print_json
+
+
+@click.command("sample")
+@click.argument("run", metavar="RUN|CHECKPOINT", type=click.Path(exists=True, path_type=Path))
+@click.option("-n", "--count", type=click.IntRange(1, 1_000_000), default=64, show_default=True, help="How many samples.")
+@click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True, help="Same seed, same samples.")
+@click.option("--class", "label", type=click.IntRange(min=0), default=None, help="One class only, for conditional models.")
+@click.option("--out", type=click.Path(path_type=Path), default=None,
+              help="A .png file for a grid, or a folder for one PNG a sample.  [default: a grid in the run]")  # fmt: skip
+@click.option("--interpolate", is_flag=True, help="Strips that walk from one sample to another, eight rows of ten.")
+@click.option("--device", default="auto", show_default=True, help="Where to compute.")
+@click.option("--json", "as_json", is_flag=True, help="Print what was written as JSON.")
+def command(
+    run: Path, count: int, seed: int, label: int | None, out: Path | None, interpolate: bool, device: str, as_json: bool
+) -> None:
+    """Draw samples of a trained model: a grid, a folder of pictures, or interpolation strips."""
+    from .. import pictures
+    from ..sampling import load
+
+    model = load(run, device)
+    for note in model.notes:
+        err().print(f"warning: {note}")
+    notes = {"recipe": model.recipe.name, "seed": str(seed), "checkpoint": model.path.name}
+    folder = run if run.is_dir() else run.parent
+    if interpolate:
+        steps = 10
+        place = out or folder / f"interpolation-seed{seed}.png"
+        samples = model.interpolate(8, steps, seed, label)
+        pictures.save_png(pictures.grid(samples, columns=steps), place, notes)
+    elif out is None or out.suffix.lower() == ".png":
+        place = out or folder / f"samples-seed{seed}.png"
+        samples = model.sample(count, seed, label)
+        pictures.save_png(pictures.grid(samples), place, notes)
+    else:
+        place = out
+        samples = model.sample(count, seed, label)
+        for number, sample in enumerate(samples):
+            pictures.save_png(pictures.image(sample), place / f"{number:06d}.png", {**notes, "index": str(number)})
+    if as_json:
+        print_json({"written": str(place), "samples": len(samples), "seed": seed, "checkpoint": str(model.path)})
+    else:
+        click.echo(place)

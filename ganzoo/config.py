@@ -1,0 +1,390 @@
+"""Recipes: TOML to frozen dataclasses, with overrides; an unknown key is an error with a suggestion."""
+
+from __future__ import annotations
+
+import copy
+import math
+import tomllib
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field, fields
+from pathlib import Path
+from typing import Any, Literal
+
+import tomli_w
+
+from .errors import PluginError, RecipeError, did_you_mean
+from .options import check_options
+
+MAX_BYTES = 1_000_000  # a recipe is a page of text; anything larger is a mistake or an attack
+SHAPES: Mapping[str, Callable[[float], float]] = {
+    "linear": lambda share: share,
+    "cosine": lambda share: (1 - math.cos(math.pi * share)) / 2,
+}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Schedule:
+    """A number that changes over the run: `from` until share `begin` of it, `to` from share `end` on."""
+
+    start: float
+    stop: float
+    shape: Literal["linear", "cosine"] = "linear"
+    begin: float = 0.0  # shares of the run, 0 to 1
+    end: float = 1.0
+
+    def at(self, share: float) -> float:
+        """Return the value when this share of the run is over."""
+        local = (share - self.begin) / (self.end - self.begin)
+        return self.start + (self.stop - self.start) * SHAPES[self.shape](min(max(local, 0.0), 1.0))
+
+
+Number = float | Schedule
+
+
+def value_at(number: Number, share: float) -> float:
+    """Return a number or, for a schedule, its value when this share of the run is over."""
+    return number.at(share) if isinstance(number, Schedule) else number
+
+
+@dataclass(frozen=True)
+class Part:
+    """One plugin, or the optimizer, with its options as the recipe gives them."""
+
+    name: str
+    options: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class RegularizerPart(Part):
+    """A regularizer with what the engine owns of it: how much it weighs, and every how many turns it acts."""
+
+    weight: Number = 1.0
+    every: int = 1
+
+
+@dataclass(frozen=True)
+class DataPart:
+    """A dataset by name, or by the path that a reader opens; exactly one of the two is set."""
+
+    name: str
+    path: str
+    options: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Latent:
+    """What the generators start from: `size` independent numbers, standard normal or uniform in [-1, 1]."""
+
+    size: int = 128
+    prior: Literal["normal", "uniform"] = "normal"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Stage:
+    """A stretch of the run with its own image size, batch or turns; what is not given stays the recipe's."""
+
+    samples: int
+    size: int | None = None
+    batch: int | None = None
+    turns: tuple[str, ...] | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Train:
+    """How long, how large and how precisely the game is played, and how often the run is written down."""
+
+    samples: int = 300_000  # real samples seen in the whole run
+    batch: int = 64  # samples of one turn
+    turns: tuple[str, ...] = ()  # one round; empty: each player of the game once, discriminators first
+    ema: Number = 0.999  # share of the average that survives a round; 0: no averaging
+    precision: Literal["auto", "fp32", "bf16"] = "auto"
+    accumulate: int = 1  # pieces that a batch is cut into where it does not fit into memory
+    seed: int = 0
+    log: int = 0  # samples between reports, sample grids and checkpoints; 0: 1/100, 1/10 and 1/20 of the run
+    grid: int = 0
+    checkpoint: int = 0
+    keep: int = 2  # checkpoints that are kept
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """Everything that a run needs, under one name."""
+
+    name: str
+    summary: str
+    data: DataPart
+    architecture: Part
+    loss: Part
+    regularizers: tuple[RegularizerPart, ...]
+    game: Part | None  # None: the game of two players
+    latent: Latent
+    optimizer: Part
+    train: Train
+    stages: tuple[Stage, ...]
+    raw: Mapping[str, Any]  # the resolved tables, as they are written into the run folder
+    origin: Mapping[str, str]  # dotted key -> where its value comes from
+
+    def toml(self) -> str:
+        """Return the resolved recipe as TOML, itself a valid recipe."""
+        return tomli_w.dumps({"name": self.name, **self.raw})
+
+
+TABLES = (
+    "data",
+    "architecture",
+    "loss",
+    "regularizer",
+    "game",
+    "latent",
+    "optimizer",
+    "train",
+    "stages",
+    "presets",
+    "provenance",
+)
+TEXTS = ("name", "summary", "tier")
+
+
+def read_toml(path: Path) -> dict[str, Any]:
+    """Return a TOML file's tables; RecipeError for what cannot be read or is no TOML."""
+    try:
+        data = path.read_bytes()
+        if len(data) > MAX_BYTES:
+            raise RecipeError(f"recipe {path} has {len(data):,} bytes; a recipe is at most {MAX_BYTES:,}")
+        return tomllib.loads(data.decode("utf-8-sig").replace("\r\n", "\n"))
+    except OSError as error:
+        raise RecipeError(
+            f"recipe {path} cannot be read ({error.strerror}); give the name or the file of a recipe"
+        ) from None
+    except UnicodeDecodeError:
+        raise RecipeError(f"recipe {path} is not text in UTF-8; save it so") from None
+    except tomllib.TOMLDecodeError as error:
+        raise RecipeError(f"recipe {path} is not valid TOML: {error}") from None
+    except RecursionError:
+        raise RecipeError(f"recipe {path} is nested too deeply; a recipe has tables and values only") from None
+
+
+class Draft:
+    """A recipe in the making: raw tables, and the origin of every value, until `finish` checks all of it."""
+
+    def __init__(self, name: str, raw: Mapping[str, Any], origin: str) -> None:
+        self.name = name
+        self.raw: dict[str, Any] = copy.deepcopy(dict(raw))
+        self.presets = self._table("presets", self.raw.pop("presets", {}))
+        self.raw["regularizer"] = self._by_name(self.raw.get("regularizer", []))
+        self.origin: dict[str, str] = {}
+        self._mark(self.raw, "", origin)
+
+    def apply(self, changes: Mapping[str, Any], origin: str) -> None:
+        """Merge nested tables over the draft: a preset."""
+        for key in changes:
+            if key not in TABLES:
+                raise RecipeError(f"{origin} has an unknown key {key!r}{did_you_mean(key, TABLES)}")
+        _merge(self.raw, changes)
+        self._mark(changes, "", origin)
+
+    def preset(self, name: str) -> None:
+        """Apply one of the recipe's own presets."""
+        if name not in self.presets:
+            known = ", ".join(sorted(self.presets)) or "none"
+            raise RecipeError(
+                f"recipe {self.name!r} has no preset {name!r}{did_you_mean(name, self.presets)} (it has: {known})"
+            )
+        self.apply(self._table(f"presets.{name}", self.presets[name]), f"preset {name}")
+        self.name = f"{self.name}+{name}"
+
+    def set(self, key: str, value: Any, origin: str) -> None:
+        """Set one dotted key, such as train.batch or regularizer.NAME.weight."""
+        table: dict[str, Any] | list[Any] = self.raw
+        parts = key.split(".")
+        if parts[0] not in TABLES or len(parts) < 2:
+            raise RecipeError(
+                f"{origin}: {key!r} is no key of a recipe{did_you_mean(parts[0], TABLES)}; write TABLE.KEY=VALUE"
+            )
+        if parts[0] == "regularizer" and parts[1] not in self.raw["regularizer"]:
+            close = did_you_mean(parts[1], self.raw["regularizer"])
+            raise RecipeError(
+                f"{origin}: the recipe has no regularizer {parts[1]!r}{close}; add it with --regularizer {parts[1]}"
+            )
+        for part in parts[:-1]:
+            table = self._step(table, part, key, origin)
+        if isinstance(table, list):
+            raise RecipeError(f"{origin}: {key!r} is a whole stage; name one of its keys")
+        table[parts[-1]] = value
+        self.origin[key] = origin
+
+    def put(self, table: str, value: Mapping[str, Any], origin: str) -> None:
+        """Replace a whole table."""
+        self.raw[table] = dict(value)
+        for key in [key for key in self.origin if key.startswith(f"{table}.")]:
+            del self.origin[key]
+        self._mark({table: value}, "", origin)
+
+    def add_regularizer(self, name: str, origin: str) -> None:
+        """Add a regularizer with its defaults unless the recipe has it already."""
+        if name not in self.raw["regularizer"]:
+            self.raw["regularizer"][name] = {}
+            self.origin[f"regularizer.{name}"] = origin
+
+    def finish(self) -> Recipe:
+        """Check every table, key and type, and freeze the result; RecipeError names the culprit."""
+        for key in self.raw:
+            if key not in TABLES and key not in TEXTS:
+                raise RecipeError(f"recipe {self.name!r} has an unknown key {key!r}{did_you_mean(key, TABLES + TEXTS)}")
+        table = {key: self._table(key, self.raw.get(key, {})) for key in TABLES if key not in ("stages", "presets")}
+        if self.raw.get("stages") and not isinstance(self.raw["stages"], list):
+            raise RecipeError(f"recipe {self.name!r}: write each stage as [[stages]]")
+        raw = {key: self.raw[key] for key in (*TEXTS, *TABLES) if self.raw.get(key) not in (None, {}, [])}
+        raw.pop("name", None)
+        if table["regularizer"]:
+            raw["regularizer"] = [{"name": name, **values} for name, values in table["regularizer"].items()]
+        train = dict(table["train"])
+        return Recipe(
+            name=self.name,
+            summary=str(self.raw.get("summary", "")),
+            data=self._data(table["data"]),
+            architecture=self._part("architecture", table["architecture"]),
+            loss=self._part("loss", table["loss"]),
+            regularizers=tuple(self._regularizer(name, values) for name, values in table["regularizer"].items()),
+            game=self._part("game", table["game"]) if table["game"] else None,
+            latent=self._checked("latent", Latent, table["latent"]),
+            optimizer=self._part("optimizer", table["optimizer"]),
+            train=self._train(train),
+            stages=tuple(self._stage(number, stage) for number, stage in enumerate(self.raw.get("stages", []))),
+            raw=raw,
+            origin=dict(self.origin),
+        )
+
+    def _table(self, key: str, value: Any) -> dict[str, Any]:
+        if not isinstance(value, Mapping):
+            raise RecipeError(f"recipe {self.name!r}: {key!r} must be a table, not {value!r}; write [{key}]")
+        return dict(value)
+
+    def _by_name(self, value: Any) -> dict[str, Any]:
+        if not isinstance(value, list) or not all(isinstance(entry, Mapping) for entry in value):
+            raise RecipeError(f"recipe {self.name!r}: write each regularizer as [[regularizer]]")
+        named: dict[str, Any] = {}
+        for entry in value:
+            name = entry.get("name")
+            if not isinstance(name, str):
+                raise RecipeError(f"recipe {self.name!r}: a [[regularizer]] has no name; give it one")
+            if name in named:
+                raise RecipeError(f"recipe {self.name!r} has regularizer {name!r} twice; keep one")
+            named[name] = {key: option for key, option in entry.items() if key != "name"}
+        return named
+
+    def _mark(self, table: Any, prefix: str, origin: str) -> None:
+        if isinstance(table, Mapping) and "from" not in table:
+            for key, value in table.items():
+                self._mark(value, f"{prefix}{key}.", origin)
+        else:
+            self.origin[prefix.rstrip(".")] = origin
+
+    def _step(self, table: Any, part: str, key: str, origin: str) -> dict[str, Any] | list[Any]:
+        if isinstance(table, list):
+            if not part.isdigit() or int(part) >= len(table):
+                raise RecipeError(
+                    f"{origin}: the recipe has {len(table)} stages, so {key!r} names none of them; count from 0"
+                )
+            return table[int(part)]  # type: ignore[no-any-return]
+        inner = table.setdefault(part, {})
+        if not isinstance(inner, dict | list):
+            raise RecipeError(f"{origin}: {key!r} goes through {part!r}, which is a value and not a table")
+        return inner
+
+    def _checked(self, where: str, kind: Any, given: Mapping[str, Any]) -> Any:
+        return _checked(self.name, where, kind, given)
+
+    def _part(self, where: str, table: Mapping[str, Any]) -> Part:
+        name = table.get("name")
+        if not isinstance(name, str) or not name:
+            raise RecipeError(f'recipe {self.name!r}: [{where}] has no name; write name = "..." (see: ganzoo list)')
+        return Part(name, {key: value for key, value in table.items() if key != "name"})
+
+    def _data(self, table: Mapping[str, Any]) -> DataPart:
+        name, path = table.get("name", ""), table.get("path", "")
+        if not isinstance(name, str) or not isinstance(path, str) or bool(name) == bool(path):
+            raise RecipeError(
+                f"recipe {self.name!r}: [data] needs either a name or a path, as text; give one, or use --data"
+            )
+        return DataPart(name, path, {key: value for key, value in table.items() if key not in ("name", "path")})
+
+    def _regularizer(self, name: str, values: Any) -> RegularizerPart:
+        table = self._table(f"regularizer.{name}", values)
+        owned = {key: table.pop(key) for key in ("weight", "every") if key in table}
+        if not isinstance(owned.get("every", 1), int) or isinstance(owned.get("every"), bool) or owned.get("every", 1) < 1:
+            raise RecipeError(
+                f"recipe {self.name!r}: regularizer {name!r} needs 'every' as a whole number of turns from 1 on"
+            )
+        weight = parse_number(self.name, owned.get("weight", 1.0), f"regularizer.{name}.weight")
+        return RegularizerPart(name, table, weight, owned.get("every", 1))
+
+    def _train(self, table: dict[str, Any]) -> Train:
+        ema = parse_number(self.name, table.pop("ema", 0.999), "train.ema")
+        train: Train = self._checked("train", Train, table)
+        positive = {"samples": train.samples, "batch": train.batch, "accumulate": train.accumulate, "keep": train.keep}
+        for key, value in positive.items():
+            if value < 1:
+                raise RecipeError(f"recipe {self.name!r}: train.{key} must be at least 1, not {value}")
+        for key in ("log", "grid", "checkpoint"):
+            if getattr(train, key) < 0:
+                raise RecipeError(f"recipe {self.name!r}: train.{key} must be 0 (automatic) or a number of samples")
+        if train.batch % train.accumulate:
+            raise RecipeError(
+                f"recipe {self.name!r}: train.accumulate={train.accumulate} must divide train.batch={train.batch}"
+            )
+        if not all(0 <= value_at(ema, share) < 1 for share in (0.0, 0.5, 1.0)):
+            raise RecipeError(f"recipe {self.name!r}: train.ema must lie in [0, 1)")
+        return Train(**{**{entry.name: getattr(train, entry.name) for entry in fields(Train)}, "ema": ema})
+
+    def _stage(self, number: int, table: Any) -> Stage:
+        stage: Stage = self._checked(f"stages.{number}", Stage, self._table(f"stages.{number}", table))
+        if stage.samples < 1 or (stage.size or 1) < 1 or (stage.batch or 1) < 1:
+            raise RecipeError(f"recipe {self.name!r}: stage {number} needs samples, size and batch of at least 1")
+        return stage
+
+
+def parse_number(recipe: str, value: Any, where: str) -> Number:
+    """Return a finite number, or the schedule that a table { from, to, shape, begin, end } describes."""
+    if isinstance(value, Mapping):
+        renamed = {"from": "start", "to": "stop"}
+        given = {renamed.get(str(key), str(key)): entry for key, entry in value.items()}
+        schedule: Schedule = _checked(recipe, where, Schedule, given)
+        if not 0 <= schedule.begin < schedule.end <= 1:
+            raise RecipeError(f"recipe {recipe!r}: schedule {where!r} needs 0 <= begin < end <= 1")
+        return schedule
+    if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
+        raise RecipeError(f"recipe {recipe!r}: {where!r} must be a finite number or {{ from, to, shape }}, not {value!r}")
+    return float(value)
+
+
+def _checked(recipe: str, where: str, kind: Any, given: Mapping[str, Any]) -> Any:
+    try:
+        return kind(**check_options(f"recipe {recipe!r}: [{where}]", kind, given))
+    except PluginError as error:
+        raise RecipeError(str(error)) from None
+
+
+def _merge(table: dict[str, Any], changes: Mapping[str, Any]) -> None:
+    for key, value in changes.items():
+        if isinstance(value, Mapping) and isinstance(table.get(key), dict) and "from" not in value:
+            _merge(table[key], value)
+        else:
+            table[key] = copy.deepcopy(dict(value) if isinstance(value, Mapping) else value)
+
+
+def difference(old: Mapping[str, Any], new: Mapping[str, Any], ignore: Iterable[str] = ()) -> list[str]:
+    """Return the dotted keys in which two resolved recipes differ, each with both values."""
+    flat_old, flat_new = _flat(old), _flat(new)
+    keys = [key for key in (*flat_old, *(key for key in flat_new if key not in flat_old)) if key not in set(ignore)]
+    return [
+        f"{key}: {flat_old.get(key)!r} -> {flat_new.get(key)!r}" for key in keys if flat_old.get(key) != flat_new.get(key)
+    ]
+
+
+def _flat(table: Any, prefix: str = "") -> dict[str, Any]:
+    if isinstance(table, list) and table and all(isinstance(entry, Mapping) for entry in table):
+        table = {str(entry.get("name", number)): entry for number, entry in enumerate(table)}
+    if not isinstance(table, Mapping):
+        return {prefix.rstrip("."): table}
+    return {key: value for name, entry in table.items() for key, value in _flat(entry, f"{prefix}{name}.").items()}

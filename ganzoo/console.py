@@ -1,0 +1,164 @@
+"""Everything that a person sees: results on standard output, progress and notes on standard error."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+if TYPE_CHECKING:
+    from rich.progress import Progress, TaskID
+
+    from .config import Recipe
+    from .trainer import Report, Trainer
+
+QUIET = 5.0  # seconds between two plain lines where standard error is no terminal
+
+
+def out() -> Console:
+    """Return the console for results; wide where it is no terminal, so that nothing is cut."""
+    console = Console(markup=False, highlight=False, emoji=False)
+    return console if console.is_terminal else Console(markup=False, highlight=False, emoji=False, width=200)
+
+
+def err() -> Console:
+    """Return the console for progress, notes and errors."""
+    return Console(stderr=True, markup=False, highlight=False, emoji=False, soft_wrap=True)
+
+
+def print_json(value: Any) -> None:
+    """Print one JSON document on standard output."""
+    print(json.dumps(value, indent=2, ensure_ascii=True))
+
+
+def print_table(columns: Sequence[str], rows: Iterable[Sequence[str]], title: str = "") -> None:
+    """Print rows as a table; texts are shown as they are, never as markup."""
+    console = out()
+    table = Table(title=title or None, title_justify="left", box=None, pad_edge=False, header_style="bold")
+    for column in columns:
+        table.add_column(column, no_wrap=column in ("name", "kind"))
+    for row in rows:
+        table.add_row(*(Text(plain(cell)) for cell in row))
+    console.print(table)
+
+
+def plain(text: str) -> str:
+    """Return a text without control characters, which a plugin's or file's name might carry."""
+    return "".join(char if char.isprintable() or char == "\n" else "?" for char in text)
+
+
+def duration(seconds: float) -> str:
+    """Return a time as people say it: 45 s, 12 min 30 s, 3 h 05 min."""
+    if seconds != seconds or seconds == float("inf"):
+        return "unknown"
+    whole = round(seconds)
+    if whole < 60:
+        return f"{whole} s"
+    if whole < 3600:
+        return f"{whole // 60} min {whole % 60:02d} s"
+    return f"{whole // 3600} h {whole % 3600 // 60:02d} min"
+
+
+def size(count: float) -> str:
+    """Return a number of bytes in the unit that suits it."""
+    for unit in ("B", "kB", "MB", "GB"):
+        if count < 1000:
+            return f"{count:.0f} {unit}" if unit == "B" else f"{count:.1f} {unit}"
+        count /= 1000
+    return f"{count:.1f} TB"
+
+
+def terms_text(terms: Mapping[str, float]) -> str:
+    """Return a report's terms on one line."""
+    return "  ".join(f"{name} {value:.3f}" for name, value in terms.items())
+
+
+def reporter() -> Live | Plain:
+    """Return the live view on a terminal and plain lines elsewhere."""
+    console = err()
+    return Live(console) if console.is_terminal and not console.is_dumb_terminal else Plain(console)
+
+
+def header(recipe: Recipe, trainer: Trainer, folder: Path) -> str:
+    """Return the line that a training begins with."""
+    counts = ", ".join(f"{name} {sum(p.numel() for p in net.parameters()):,}" for name, net in trainer.nets.items())
+    precision = "bf16" if trainer.device.bf16 else "fp32"
+    return f"{recipe.name}: {counts} parameters, {trainer.device.device} {precision}, into {folder}"
+
+
+class Plain:
+    """One line every few seconds: for logs, pipes and batch systems."""
+
+    def __init__(self, console: Console) -> None:
+        self.console = console
+        self._last = 0.0
+
+    def start(self, recipe: Recipe, trainer: Trainer, folder: Path) -> None:
+        """Say what is trained."""
+        self.note(header(recipe, trainer, folder))
+
+    def report(self, report: Report, speed: float, left: float) -> None:
+        """Print a line unless the last one is hardly over."""
+        progress = report.progress
+        done = progress.samples >= progress.total
+        if done or time.monotonic() - self._last >= QUIET:
+            self._last = time.monotonic()
+            self.note(
+                f"{progress.samples:,}/{progress.total:,} samples ({progress.share:.0%})  {speed:,.0f} images/s  "
+                f"{duration(left)} left  {terms_text(report.terms)}"
+            )
+
+    def note(self, text: str) -> None:
+        """Print a line."""
+        self.console.print(plain(text))
+
+    def stop(self) -> None:
+        """Nothing is left open."""
+
+
+class Live:
+    """A progress bar with speed, time left and the latest terms beneath it."""
+
+    def __init__(self, console: Console) -> None:
+        self.console = console
+        self._progress: Progress | None = None
+        self._task: TaskID | None = None
+
+    def start(self, recipe: Recipe, trainer: Trainer, folder: Path) -> None:
+        """Open the bar."""
+        from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn
+
+        self.note(header(recipe, trainer, folder))
+        text = [
+            TextColumn(f"{{task.{field}}}", markup=False) for field in ("description", "fields[speed]", "fields[terms]")
+        ]
+        self._progress = Progress(text[0], BarColumn(), TaskProgressColumn(), text[1], text[2], console=self.console)
+        total = trainer.plan.total
+        self._task = self._progress.add_task(
+            plain(recipe.name), total=total, completed=trainer.samples, speed="starting", terms=""
+        )
+        self._progress.start()
+
+    def report(self, report: Report, speed: float, left: float) -> None:
+        """Move the bar."""
+        if self._progress is not None and self._task is not None:
+            text = f"{speed:,.0f} images/s, {duration(left)} left"
+            self._progress.update(
+                self._task, completed=report.progress.samples, speed=text, terms=f"\n  {terms_text(report.terms)}"
+            )
+
+    def note(self, text: str) -> None:
+        """Print a line above the bar."""
+        self.console.print(plain(text))
+
+    def stop(self) -> None:
+        """Close the bar and leave it as it stands."""
+        if self._progress is not None:
+            self._progress.stop()
+            self._progress = None

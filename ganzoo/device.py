@@ -1,0 +1,99 @@
+"""Where and how precisely to compute: device choice, precision, memory layout."""
+
+from __future__ import annotations
+
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass
+from typing import TypeVar
+
+import torch
+from torch import Tensor, nn
+
+from .errors import GanzooError, did_you_mean
+
+ORDER = ("cuda", "xpu", "mps")  # what "auto" prefers before the processor
+KNOWN = ("auto", "cpu", *ORDER)
+Net = TypeVar("Net", bound=nn.Module)
+
+
+class DeviceError(GanzooError):
+    """A device that is not there, or a precision that it does not have."""
+
+    exit_code = 2
+
+
+def available() -> list[str]:
+    """Return the kinds of devices that can be used here, best first."""
+    found = {"cuda": torch.cuda.is_available(), "xpu": torch.xpu.is_available(), "mps": torch.backends.mps.is_available()}
+    return [kind for kind in ORDER if found[kind]] + ["cpu"]
+
+
+def native_bf16(device: torch.device) -> bool:
+    """Does the hardware compute in bfloat16 itself, rather than emulate it more slowly than float32?"""
+    if device.type == "cuda":
+        return bool(torch.cuda.is_bf16_supported(including_emulation=False))
+    if device.type == "cpu":
+        if hasattr(torch.cpu, "get_capabilities"):
+            capabilities = torch.cpu.get_capabilities()
+            return any(capabilities.get(flag, False) for flag in ("avx512_bf16", "amx_bf16", "arm_bf16", "bf16"))
+        return torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported()  # torch 2.10
+    return device.type == "xpu"
+
+
+@dataclass(frozen=True)
+class Device:
+    """A device with the precision that a run uses on it."""
+
+    device: torch.device
+    bf16: bool = False
+
+    @classmethod
+    def choose(cls, name: str = "auto", precision: str = "auto") -> Device:
+        """Take the best device there is, or the one that is asked for; DeviceError says what is there instead."""
+        kind, _, number = name.partition(":")
+        here = available()
+        if kind not in KNOWN:
+            raise DeviceError(f"device {name!r} is not known{did_you_mean(kind, KNOWN)}; there are: {', '.join(KNOWN)}")
+        if kind != "auto" and kind not in here:
+            raise DeviceError(f"device {name!r} is not available here; use --device {here[0]} or auto")
+        if number and (not number.isdigit() or (kind == "cuda" and int(number) >= torch.cuda.device_count())):
+            raise DeviceError(f"device {name!r} does not exist; count from {kind}:0 (see: ganzoo doctor)")
+        device = torch.device(here[0] if kind == "auto" else name)
+        return cls(device, precision == "bf16" or (precision == "auto" and native_bf16(device)))
+
+    def autocast(self) -> AbstractContextManager[None]:
+        """Return the context in which networks run."""
+        if not self.bf16:
+            return nullcontext()
+        return torch.autocast(self.device.type, dtype=torch.bfloat16)
+
+    def place(self, net: Net) -> Net:
+        """Move a network here, with image convolutions in channels-last layout."""
+        net.to(self.device)
+        if self.channels_last and any(parameter.ndim == 4 for parameter in net.parameters()):
+            net.to(memory_format=torch.channels_last)
+        return net
+
+    def move(self, x: Tensor) -> Tensor:
+        """Move samples here, images in channels-last layout; bytes become [-1, 1]."""
+        layout = torch.channels_last if self.channels_last and x.ndim == 4 else torch.preserve_format
+        x = x.to(self.device, memory_format=layout)
+        return x.float().div_(127.5).sub_(1.0) if x.dtype == torch.uint8 else x
+
+    @property
+    def channels_last(self) -> bool:
+        """Is the channels-last layout the faster one here?"""
+        return self.device.type in ("cpu", "cuda", "xpu")
+
+    def peak_bytes(self) -> int:
+        """Return the most memory used so far: of the device, or of this process on a CPU."""
+        if self.device.type == "cuda":
+            return torch.cuda.max_memory_allocated(self.device)
+        import resource
+
+        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+
+    def synchronize(self) -> None:
+        """Wait until everything queued here is done; for timing."""
+        if self.device.type != "cpu":
+            torch.accelerator.synchronize(self.device)

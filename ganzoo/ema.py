@@ -1,0 +1,29 @@
+"""The exponential moving average of generators: what samples and scores are made with."""
+
+from __future__ import annotations
+
+import copy
+from typing import cast
+
+import torch
+from torch import Tensor, nn
+
+
+class Average:
+    """A copy of a network that follows it; parameters and floating-point buffers are averaged, the rest is copied."""
+
+    def __init__(self, net: nn.Module) -> None:
+        self.net = copy.deepcopy(net).eval().requires_grad_(False)
+        source, target = net.state_dict(keep_vars=True), self.net.state_dict(keep_vars=True)
+        averaged = [key for key, value in source.items() if value.is_floating_point()]
+        self._source = [source[key].detach() for key in averaged]
+        self._target = [target[key].detach() for key in averaged]
+        self._copied = [(target[key], source[key]) for key in source.keys() - set(averaged)]
+
+    @torch.no_grad()
+    def update(self, decay: float, rounds: int) -> None:
+        """Follow the network after a round; early on the average is shorter, so that the start is soon forgotten."""
+        decay = min(decay, (1 + rounds) / (10 + rounds))
+        torch._foreach_lerp_(cast("list[Tensor]", self._target), self._source, 1 - decay)
+        for target, source in self._copied:
+            target.copy_(source)

@@ -1,0 +1,78 @@
+"""Three ways of telling a network the label; where there are no classes, each is the unconditional layer."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from ganzoo.api import PluginError
+
+__all__ = ["ConditionalBatchNorm", "LabelledLatent", "LabelledMap", "require_label"]
+
+
+def require_label(label: Tensor | None, classes: int) -> Tensor | None:
+    """Return the labels unchanged; PluginError where a conditional network gets none or an unconditional one gets some."""
+    if (label is None) == (classes > 0):
+        given = "no labels" if label is None else "labels"
+        remedy = "pass label=..." if label is None else "build it from a spec with classes, or pass none"
+        raise PluginError(f"a network built for {classes} classes was given {given}; {remedy}")
+    return label
+
+
+class LabelledLatent(nn.Module):
+    """Latents z [N, latent] and an embedding of the label, [N, width] (Mirza & Osindero 2014, arXiv:1411.1784)."""
+
+    def __init__(self, latent: int, classes: int, embedding: int) -> None:
+        super().__init__()
+        self.classes = classes
+        self.width = latent + (embedding if classes else 0)
+        self.embedding = nn.Embedding(classes, embedding) if classes else None
+
+    def forward(self, z: Tensor, label: Tensor | None = None) -> Tensor:
+        """Append the embedding, if there are classes."""
+        label = require_label(label, self.classes)
+        if self.embedding is None or label is None:
+            return z
+        return torch.cat([z, self.embedding(label).to(z.dtype)], 1)
+
+
+class LabelledMap(nn.Module):
+    """Images [N, channels, size, size] with one more channel that is looked up by label (arXiv:1411.1784)."""
+
+    def __init__(self, channels: int, size: int, classes: int) -> None:
+        super().__init__()
+        self.classes = classes
+        self.size = size
+        self.channels = channels + (1 if classes else 0)
+        self.embedding = nn.Embedding(classes, size * size) if classes else None
+
+    def forward(self, x: Tensor, label: Tensor | None = None) -> Tensor:
+        """Append the channel, if there are classes."""
+        label = require_label(label, self.classes)
+        if self.embedding is None or label is None:
+            return x
+        return torch.cat([x, self.embedding(label).to(x.dtype).view(-1, 1, self.size, self.size)], 1)
+
+
+class ConditionalBatchNorm(nn.Module):
+    """Batch norm whose scale and shift are looked up by label (Dumoulin et al. 2017, arXiv:1610.07629).
+
+    One embedding holds both; without classes it is plain affine batch norm.
+    """
+
+    def __init__(self, channels: int, classes: int = 0) -> None:
+        super().__init__()
+        self.norm = nn.BatchNorm2d(channels, affine=not classes)
+        self.embedding = nn.Embedding(classes, 2 * channels) if classes else None
+        if self.embedding is not None:
+            nn.init.ones_(self.embedding.weight[:, :channels])
+            nn.init.zeros_(self.embedding.weight[:, channels:])
+
+    def forward(self, x: Tensor, label: Tensor | None = None) -> Tensor:
+        """Normalise [N, channels, H, W] over the batch, then scale and shift each sample by its label."""
+        normal: Tensor = self.norm(x)
+        if self.embedding is None or label is None:
+            return normal
+        scale, shift = self.embedding(label)[:, :, None, None].chunk(2, 1)
+        scaled: Tensor = normal * scale.to(normal.dtype) + shift.to(normal.dtype)
+        return scaled

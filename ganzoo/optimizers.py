@@ -1,0 +1,55 @@
+"""The optimizers that a recipe may name: PyTorch's own, with their own options, fused where the device has it."""
+
+from __future__ import annotations
+
+import inspect
+import math
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any
+
+import torch
+from torch import nn
+
+from .errors import RecipeError, did_you_mean
+
+OPTIMIZERS: Mapping[str, Callable[..., torch.optim.Optimizer]] = {
+    "adam": torch.optim.Adam,
+    "adamw": torch.optim.AdamW,
+    "rmsprop": torch.optim.RMSprop,
+    "sgd": torch.optim.SGD,
+}
+ENGINE = {"params", "lr", "foreach", "fused", "capturable", "differentiable", "maximize"}  # not a recipe's business
+
+
+def build(name: str, options: Mapping[str, Any], parameters: Iterable[nn.Parameter], lr: float) -> torch.optim.Optimizer:
+    """Return the named optimizer over these parameters; RecipeError for an unknown name, option or type."""
+    if name not in OPTIMIZERS:
+        raise RecipeError(
+            f"optimizer {name!r} is not known{did_you_mean(name, OPTIMIZERS)}; there are: {', '.join(OPTIMIZERS)}"
+        )
+    kind = OPTIMIZERS[name]
+    known = inspect.signature(kind).parameters
+    allowed = [key for key in known if key not in ENGINE]
+    given: dict[str, Any] = {}
+    for key, value in options.items():
+        if key not in allowed:
+            raise RecipeError(
+                f"optimizer {name!r} has no option {key!r}{did_you_mean(key, allowed)} (it has: lr, {', '.join(allowed)})"
+            )
+        given[key] = _number(f"optimizer {name!r} option {key!r}", value)
+    if "fused" in known:
+        given["fused"] = True
+    try:
+        return kind(list(parameters), lr=lr, **given)
+    except (ValueError, TypeError) as error:
+        raise RecipeError(f"optimizer {name!r}: {error}; correct it in [optimizer]") from None
+
+
+def _number(what: str, value: Any) -> Any:
+    if isinstance(value, list):  # torch refuses betas of whole numbers
+        return tuple(_number(what, entry) for entry in value)
+    if isinstance(value, bool):
+        return value
+    if isinstance(value, int | float) and math.isfinite(value):
+        return float(value)
+    raise RecipeError(f"{what} must be a finite number, a list of them, true or false, not {value!r}")

@@ -1,0 +1,150 @@
+"""A trained generator, rebuilt from its checkpoint alone: samples, classes, interpolations."""
+
+from __future__ import annotations
+
+import tomllib
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from . import assemble
+from .api import Game, Spec, Staged
+from .checkpoint import load_module, read
+from .config import Draft, Recipe
+from .device import Device
+from .errors import CheckpointError, PluginError, RecipeError
+from .registry import Registry, registry
+from .runs import RunFolder
+from .seed import latents
+
+BATCH = 64  # samples made at a time
+
+
+class Model:
+    """What a run has learned: the averaged networks of a checkpoint, ready to sample."""
+
+    def __init__(
+        self, recipe: Recipe, game: Game, nets: Mapping[str, nn.Module], spec: Spec, device: Device, path: Path
+    ) -> None:
+        self.recipe, self.game, self.nets, self.spec, self.device, self.path = recipe, game, nets, spec, device, path
+        self.notes: list[str] = []
+
+    def latents(self, count: int, seed: int = 0) -> Tensor:
+        """Return z [count, latent]; number i depends on the seed and i alone."""
+        size, prior = self.recipe.latent.size, self.recipe.latent.prior
+        return torch.cat([latents(1, size, prior, seed, "sample", number) for number in range(count)])
+
+    def labels(self, count: int, label: int | None = None) -> dict[str, Tensor]:
+        """Return the labels to pass: one class for all, every class in turn, or nothing where there are none."""
+        if self.spec.classes == 0:
+            if label is not None:
+                raise RecipeError(f"{self.recipe.name!r} was trained without classes; leave the class out")
+            return {}
+        if label is not None and not 0 <= label < self.spec.classes:
+            raise RecipeError(
+                f"class {label} does not exist; {self.recipe.name!r} has classes 0 to {self.spec.classes - 1}"
+            )
+        return {"label": torch.arange(count) % self.spec.classes if label is None else torch.full((count,), label)}
+
+    @torch.no_grad()
+    def decode(self, z: Tensor, cond: Mapping[str, Tensor]) -> Tensor:
+        """Return what the generator makes of z [N, latent], float32 in [-1, 1] on the CPU."""
+        pieces = []
+        for start in range(0, len(z), BATCH):
+            part = {key: value[start : start + BATCH].to(self.device.device) for key, value in cond.items()}
+            with self.device.autocast():
+                made = self.game.sample(self.nets, z[start : start + BATCH].to(self.device.device), part)
+            pieces.append(made.float().cpu())
+        return torch.cat(pieces)
+
+    def sample(self, count: int = 64, seed: int = 0, label: int | None = None) -> Tensor:
+        """Return samples [count, *shape] in [-1, 1]; the same seed gives the same samples, whatever the count."""
+        return self.decode(self.latents(count, seed), self.labels(count, label))
+
+    def interpolate(self, rows: int = 8, steps: int = 10, seed: int = 0, label: int | None = None) -> Tensor:
+        """Return `rows` walks from one latent to another in `steps` samples each, [rows * steps, *shape]."""
+        ends = self.latents(2 * rows, seed)
+        share = torch.linspace(0, 1, steps)
+        walks = [_walk(ends[2 * row], ends[2 * row + 1], share, self.recipe.latent.prior) for row in range(rows)]
+        cond = {key: value.repeat_interleave(steps) for key, value in self.labels(rows, label).items()}
+        return self.decode(torch.cat(walks), cond)
+
+
+def _walk(start: Tensor, end: Tensor, share: Tensor, prior: str) -> Tensor:
+    """Walk along the great circle for normal latents, whose norm hardly varies, and straight for uniform ones."""
+    share = share[:, None]
+    if prior == "uniform":
+        return start * (1 - share) + end * share
+    angle = torch.arccos(torch.cosine_similarity(start, end, dim=0).clamp(-0.9999, 0.9999))
+    return (torch.sin((1 - share) * angle) * start + torch.sin(share * angle) * end) / torch.sin(angle)
+
+
+def find_checkpoint(place: Path) -> Path:
+    """Return the checkpoint that a path means: itself, or the newest of a run folder."""
+    if place.is_file():
+        return place
+    found = RunFolder(place).checkpoints()
+    if not found:
+        raise CheckpointError(f"{place} holds no checkpoint; give a run folder or a .safetensors file (see: ganzoo train)")
+    return found[0]
+
+
+def load(place: str | Path, device: str = "auto") -> Model:
+    """Return the model of a run folder or checkpoint file.
+
+    Raises CheckpointError for a damaged or foreign file and PluginError, saying what to install, for a missing plugin.
+    """
+    path = find_checkpoint(Path(place))
+    tensors, counters, provenance = read(path)
+    known = registry()
+    notes = _check_plugins(provenance.get("plugins", []), known)
+    try:
+        raw = tomllib.loads(provenance["recipe"])
+        recipe = Draft(str(raw.get("name", path.stem)), raw, f"checkpoint {path.name}").finish()
+        spec = Spec(shape=tuple(provenance["spec"]["shape"]), classes=int(provenance["spec"]["classes"]))
+    except (KeyError, TypeError, ValueError) as error:
+        raise CheckpointError(
+            f"checkpoint {path} has an incomplete header ({error}); it was not written by ganzoo"
+        ) from None
+    chosen = Device.choose(device, recipe.train.precision)
+    parts = assemble.cast(recipe, known, spec)
+    assemble.rules(recipe, known, parts.game, parts.nets)  # a regularizer may have reparametrised the networks
+    for name, net in parts.nets.items():
+        load_module(net, f"net/{name}" if name in parts.game.discriminators else f"ema/{name}", tensors)
+        chosen.place(net.eval().requires_grad_(False))
+    load_module(parts.game, "game", tensors)
+    chosen.place(parts.game)
+    _announce(parts, recipe, counters)
+    model = Model(recipe, parts.game, parts.nets, parts.spec, chosen, path)
+    model.notes = notes
+    return model
+
+
+def _announce(parts: assemble.Cast, recipe: Recipe, counters: Mapping[str, Any]) -> None:
+    """Let networks that change with time know where their training stood."""
+    progress = assemble.plan(recipe, parts.game).at(int(counters["samples"]), int(counters["rounds"]))[0]
+    for root in (*parts.nets.values(), parts.game):
+        for module in root.modules():
+            if isinstance(module, Staged):
+                module.on_progress(progress)
+
+
+def _check_plugins(used: list[dict[str, str]], known: Registry) -> list[str]:
+    """Say what to install for a missing plugin, and note changed versions; a name is only ever looked up."""
+    notes = []
+    for plugin in used:
+        kind, name, distribution = plugin["kind"], plugin["name"], plugin["distribution"]
+        if kind in ("dataset", "reader"):
+            continue  # samples need no data
+        here = [r for r in known.of(kind) if r.name == name and r.distribution == distribution]
+        if not here:
+            raise PluginError(
+                f"this checkpoint needs {kind} {name!r} of {distribution} {plugin['version']}; "
+                f"run: pip install '{distribution}=={plugin['version']}'"
+            )
+        if here[0].version != plugin["version"]:
+            notes.append(f"{kind} {name!r}: trained with {distribution} {plugin['version']}, now {here[0].version}")
+    return notes

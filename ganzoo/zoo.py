@@ -1,0 +1,144 @@
+"""From what was typed to a recipe: found in a zoo package or a file, or composed of an architecture and a loss."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from . import DISTRIBUTION
+from .config import Draft, Recipe, read_toml
+from .errors import PluginError, RecipeError, did_you_mean
+from .options import parse_value
+from .registry import Record, Registry
+
+COMPOSE = "_compose.toml"  # what a composition without a recipe starts from; a zoo package may bring its own
+NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._+-]{0,99}")
+KEPT = ("size", "channels", "labels")  # options that every image dataset shares, kept when --data changes the set
+
+
+@dataclass(frozen=True)
+class Entry:
+    """A recipe of an installed zoo package, not yet read."""
+
+    name: str
+    path: Path
+    record: Record
+
+    @property
+    def qualified(self) -> str:
+        """The name that stays unambiguous whatever else is installed."""
+        return f"{self.record.distribution}:{self.name}"
+
+
+@dataclass(frozen=True)
+class Request:
+    """What a command line or a call asks for beside a name; empty means as the recipe has it."""
+
+    presets: Sequence[str] = ()
+    data: str = ""
+    loss: str = ""
+    regularizers: Sequence[str] = ()
+    sets: Sequence[str] = ()  # KEY=VALUE in TOML's syntax
+    seed: int | None = None
+    values: Mapping[str, Any] = field(default_factory=dict)  # dotted key -> value, for Python callers
+
+
+def entries(registry: Registry) -> list[Entry]:
+    """Return every recipe of every installed zoo package, sorted by name."""
+    found = [
+        Entry(path.stem, path, record)
+        for record in registry.of("zoo")
+        for path in sorted(registry.zoo_folder(record).glob("*.toml"))
+        if not path.name.startswith("_")
+    ]
+    return sorted(found, key=lambda entry: (entry.name, entry.qualified))
+
+
+def resolve(name: str, request: Request, registry: Registry) -> Recipe:
+    """Return the frozen recipe for a name, a file or a composition, with everything asked for merged in."""
+    draft = _start(name, registry)
+    for preset in request.presets:
+        draft.preset(preset)
+    if request.data:
+        _change_data(draft, request.data)
+    if request.loss:
+        draft.put("loss", {"name": request.loss}, "--loss")
+        draft.name += f"+{request.loss}"
+    for text in request.regularizers:
+        _add_regularizer(draft, text, registry)
+    for text in request.sets:
+        key, equals, value = text.partition("=")
+        if not equals:
+            raise RecipeError(f"--set {text!r} has no value; write --set KEY=VALUE, such as --set train.batch=128")
+        draft.set(key.strip(), parse_value(value.strip()), f"--set {key.strip()}")
+    for key, value in request.values.items():
+        draft.set(key, value, "the caller")
+    if request.seed is not None:
+        draft.set("train.seed", request.seed, "--seed")
+    if not NAME.fullmatch(draft.name):
+        raise RecipeError(f"recipe name {draft.name!r} cannot name a folder; use letters, digits and . _ + -")
+    return draft.finish()
+
+
+def _start(name: str, registry: Registry) -> Draft:
+    path = Path(name)
+    if path.suffix == ".toml":
+        raw = read_toml(path)
+        return Draft(str(raw.get("name") or path.stem), raw, str(path))
+    if entry := _entry(name, entries(registry)):
+        return Draft(entry.name, read_toml(entry.path), f"recipe {entry.qualified}")
+    return _compose(name, registry)
+
+
+def _entry(name: str, known: Iterable[Entry]) -> Entry | None:
+    found = [entry for entry in known if name in (entry.name, entry.qualified)]
+    if len(found) > 1:
+        names = " and ".join(repr(entry.qualified) for entry in found)
+        raise RecipeError(f"recipe {name!r} is offered by several packages; say which: {names}")
+    return found[0] if found else None
+
+
+def _compose(name: str, registry: Registry) -> Draft:
+    """Compose ARCHITECTURE or ARCHITECTURE-LOSS over the base that the architecture's package, or ganzoo itself, brings."""
+    architectures = {record.name for record in registry.of("architecture")}
+    losses = {record.name for record in registry.of("loss")}
+    splits = [(name, "")] + [(name[:cut], name[cut + 1 :]) for cut, char in enumerate(name) if char == "-"]
+    for architecture, loss in splits:
+        if architecture.split(":")[-1] in architectures and (not loss or loss in losses):
+            record = registry.find("architecture", architecture)
+            draft = Draft(name.replace(":", "."), read_toml(_base(record, registry)), "composition")
+            draft.put("architecture", {"name": architecture}, "the command")
+            if loss:
+                draft.put("loss", {"name": loss}, "the command")
+            return draft
+    known = {entry.name for entry in entries(registry)} | architectures
+    raise RecipeError(f"there is no recipe {name!r}{did_you_mean(name, known)} (see: ganzoo list)")
+
+
+def _base(architecture: Record, registry: Registry) -> Path:
+    bases = {record.distribution: registry.zoo_folder(record) / COMPOSE for record in registry.of("zoo")}
+    for distribution in (architecture.distribution, DISTRIBUTION):
+        if distribution in bases and bases[distribution].is_file():
+            return bases[distribution]
+    raise PluginError(f"no zoo package brings a {COMPOSE}, so nothing can be composed; reinstall {DISTRIBUTION}")
+
+
+def _change_data(draft: Draft, text: str) -> None:
+    """Take a path where there is one or where the text looks like one, and a dataset's name otherwise."""
+    path = Path(text).expanduser()
+    looks = path.exists() or "/" in text or "\\" in text or text.startswith(("~", "."))
+    kept = {key: draft.raw.get("data", {})[key] for key in KEPT if key in draft.raw.get("data", {})}
+    draft.put("data", {"path": str(path.absolute()), **kept} if looks else {"name": text, **kept}, "--data")
+
+
+def _add_regularizer(draft: Draft, text: str, registry: Registry) -> None:
+    """Add NAME or NAME=NUMBER, the number being the regularizer's weight or what it declares as its strength."""
+    name, equals, value = text.partition("=")
+    regularizer = registry.load("regularizer", name)
+    draft.add_regularizer(name, "--regularizer")
+    draft.name += f"+{name}"
+    if equals:
+        draft.set(f"regularizer.{name}.{regularizer.strength}", parse_value(value), "--regularizer")

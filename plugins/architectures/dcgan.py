@@ -1,0 +1,128 @@
+"""DCGAN: strided convolutions down, strided transposed convolutions up."""
+
+from __future__ import annotations
+
+from itertools import pairwise
+from typing import Literal
+
+from torch import Tensor, nn
+
+from ganzoo.api import Architecture, DiscriminatorOutput, PluginError, Spec
+from ganzoo.layers.conditional import LabelledLatent, LabelledMap
+from ganzoo.layers.images import image_format
+
+Norm = Literal["batch", "layer", "none"]
+
+
+class DCGAN(Architecture):
+    """The convolutional networks that most small GANs are built on (Radford et al. 2016, arXiv:1511.06434).
+
+    `width` is the channels at the highest hidden resolution; they double inwards, so 32 pixels have 64-128-256.
+    G: z to 4x4, then transposed convolutions of stride 2, norm and ReLU, tanh at the end.
+    D: convolutions of stride 2, LeakyReLU(0.2), norm from the second on, a 4x4 convolution to one logit; `layer` norms each
+    sample on its own (group norm of one group), as gradient penalties need it.
+    With classes, G sees an embedding of the label beside z and D one more input channel (arXiv:1411.1784).
+    Weights start from N(0, 0.02), norm scales from N(1, 0.02). A convolution has a bias where no norm follows; D's last has
+    none. Deviation: kernels of 4, as in the later ports, where the paper has 5.
+    """
+
+    def __init__(
+        self,
+        *,
+        width: int = 64,
+        kernel: int = 4,
+        generator_norm: Literal["batch", "none"] = "batch",
+        discriminator_norm: Literal["batch", "layer", "none"] = "batch",
+        embedding: int = 50,
+    ) -> None:
+        self.width = width
+        self.kernel = kernel
+        self.generator_norm: Norm = generator_norm
+        self.discriminator_norm: Norm = discriminator_norm
+        self.embedding = embedding
+        for option, value, least in (("width", width, 1), ("kernel", kernel, 2), ("embedding", embedding, 1)):
+            if value < least:
+                raise PluginError(f"architecture 'dcgan' needs a {option!r} of at least {least}, not {value}")
+
+    def generator(self, spec: Spec) -> nn.Module:
+        """Return the transposed-convolutional generator."""
+        channels, size = image_format(spec, "dcgan")
+        condition = LabelledLatent(spec.latent, spec.classes, self.embedding)
+        return Generator(condition, self._widths(size)[::-1], channels, self.kernel, self.generator_norm)
+
+    def discriminator(self, spec: Spec) -> nn.Module:
+        """Return the convolutional discriminator."""
+        channels, size = image_format(spec, "dcgan")
+        condition = LabelledMap(channels, size, spec.classes)
+        return Discriminator(condition, self._widths(size), self.kernel, self.discriminator_norm)
+
+    def _widths(self, size: int) -> list[int]:
+        """Channels from the highest hidden resolution, size / 2, down to 4x4."""
+        return [self.width * 2**index for index in range(size.bit_length() - 3)]
+
+
+class Generator(nn.Module):
+    """Latents [N, latent] to images [N, channels, size, size] in [-1, 1]."""
+
+    def __init__(self, condition: LabelledLatent, widths: list[int], channels: int, kernel: int, norm: Norm) -> None:
+        super().__init__()
+        self.condition = condition
+        layers: list[nn.Module] = [
+            nn.ConvTranspose2d(condition.width, widths[0], 4, bias=norm == "none"),
+            *normed(norm, widths[0]),
+            nn.ReLU(),
+        ]
+        for width, out in pairwise(widths):
+            layers += [up(width, out, kernel, bias=norm == "none"), *normed(norm, out), nn.ReLU()]
+        self.layers = nn.Sequential(*layers, up(widths[-1], channels, kernel, bias=True), nn.Tanh())
+        self.layers.apply(initialise)
+
+    def forward(self, z: Tensor, label: Tensor | None = None) -> Tensor:
+        """Return the images."""
+        return self.layers(self.condition(z, label)[:, :, None, None])
+
+
+class Discriminator(nn.Module):
+    """Images [N, channels, size, size] to logits [N] and the flat 4x4 feature map."""
+
+    def __init__(self, condition: LabelledMap, widths: list[int], kernel: int, norm: Norm) -> None:
+        super().__init__()
+        self.condition = condition
+        layers: list[nn.Module] = [down(condition.channels, widths[0], kernel, bias=True), nn.LeakyReLU(0.2)]
+        for width, out in pairwise(widths):
+            layers += [down(width, out, kernel, bias=norm == "none"), *normed(norm, out), nn.LeakyReLU(0.2)]
+        self.layers = nn.Sequential(*layers)
+        self.logit = nn.Conv2d(widths[-1], 1, 4, bias=False)
+        self.apply(initialise)
+
+    def forward(self, x: Tensor, label: Tensor | None = None) -> DiscriminatorOutput:
+        """Return logits and features."""
+        features = self.layers(self.condition(x, label))
+        return DiscriminatorOutput(self.logit(features).flatten(), features.flatten(1))
+
+
+def up(width: int, out: int, kernel: int, *, bias: bool) -> nn.Module:
+    """Return a transposed convolution that doubles the size exactly, for odd and even kernels."""
+    return nn.ConvTranspose2d(width, out, kernel, 2, (kernel - 1) // 2, output_padding=kernel % 2, bias=bias)
+
+
+def down(width: int, out: int, kernel: int, *, bias: bool) -> nn.Module:
+    """Return a convolution that halves the size exactly."""
+    return nn.Conv2d(width, out, kernel, 2, (kernel - 1) // 2, bias=bias)
+
+
+def normed(norm: Norm, channels: int) -> list[nn.Module]:
+    """Return the norm as a list of no or one layer."""
+    return {"batch": [nn.BatchNorm2d(channels)], "layer": [nn.GroupNorm(1, channels)], "none": []}[norm]
+
+
+def initialise(layer: nn.Module) -> None:
+    """Draw the weights as the paper does; biases start at zero."""
+    if isinstance(layer, nn.Conv2d | nn.ConvTranspose2d):
+        nn.init.normal_(layer.weight, 0.0, 0.02)
+    elif isinstance(layer, nn.BatchNorm2d | nn.GroupNorm):
+        nn.init.normal_(layer.weight, 1.0, 0.02)
+    else:
+        return
+    if layer.bias is not None:
+        nn.init.zeros_(layer.bias)

@@ -1,0 +1,162 @@
+"""The residual networks that WGAN-GP introduced and SNGAN settled."""
+
+from __future__ import annotations
+
+from itertools import pairwise
+from typing import Literal
+
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from ganzoo.api import Architecture, DiscriminatorOutput, PluginError, Spec
+from ganzoo.layers.conditional import ConditionalBatchNorm, require_label
+from ganzoo.layers.images import image_format
+
+FLAT = 32  # up to this size in pixels all blocks have one width; above, the widths form a pyramid
+
+
+class ResNet(Architecture):
+    """Residual networks of WGAN-GP (arXiv:1704.00028) and SNGAN (Miyato et al. 2018, arXiv:1802.05957).
+
+    Up to 32 pixels G has blocks of one width from 4x4 up and D four blocks, the first two downsampling; from 64 pixels on
+    the widths form a pyramid, and the width option names its widest, innermost end. 0 means the published width: 256 and
+    128 up to 32 pixels, 1024 and 1024 above. With classes, G has conditional batch norms in its blocks (arXiv:1610.07629)
+    and D a projection (Miyato & Koyama 2018, arXiv:1802.05637). `pool` is how D's last map becomes features: SNGAN sums,
+    WGAN-GP averages. D has no norm; spectral norm is a regularizer.
+    Convolutions on a shortcut are computed at the lower resolution: a 1x1 convolution commutes with nearest upsampling and
+    with average pooling. Biases start at zero, as in the Chainer original.
+    """
+
+    def __init__(
+        self, *, generator_width: int = 0, discriminator_width: int = 0, pool: Literal["sum", "mean"] = "sum"
+    ) -> None:
+        self.generator_width = generator_width
+        self.discriminator_width = discriminator_width
+        self.pool = pool
+        for option, value in (("generator_width", generator_width), ("discriminator_width", discriminator_width)):
+            if value < 0:
+                raise PluginError(f"architecture 'resnet' needs a {option!r} of 0 (as published) or more, not {value}")
+
+    def generator(self, spec: Spec) -> nn.Module:
+        """Return the residual generator."""
+        channels, size = image_format(spec, "resnet")
+        if size <= FLAT:
+            widths = [self.generator_width or 256] * (size.bit_length() - 2)
+        else:
+            widths = _pyramid("generator_width", self.generator_width or 1024, size)
+        return Generator(spec.latent, widths, channels, spec.classes)
+
+    def discriminator(self, spec: Spec) -> nn.Module:
+        """Return the residual discriminator."""
+        channels, size = image_format(spec, "resnet")
+        if size <= FLAT:
+            widths, halvings = [self.discriminator_width or 128] * 4, 2
+        else:
+            widths, halvings = _pyramid("discriminator_width", self.discriminator_width or 1024, size)[::-1], 5
+        return Discriminator(widths, halvings, channels, spec.classes, self.pool)
+
+
+def _pyramid(option: str, width: int, size: int) -> list[int]:
+    """Channels from the innermost to the outermost resolution; 128 pixels have the innermost width once more."""
+    if width % 16:
+        raise PluginError(f"architecture 'resnet' needs a {option!r} divisible by 16 for {size} pixels, not {width}")
+    return [width] * (size // 128) + [width // 2**index for index in range(5)]
+
+
+class GeneratorBlock(nn.Module):
+    """Norm, ReLU, upsampling, convolution, norm, ReLU, convolution, beside a 1x1 convolution."""
+
+    def __init__(self, width: int, out: int, classes: int) -> None:
+        super().__init__()
+        self.norm1 = ConditionalBatchNorm(width, classes)
+        self.conv1 = _conv3(width, out)
+        self.norm2 = ConditionalBatchNorm(out, classes)
+        self.conv2 = _conv3(out, out)
+        self.shortcut = _initialised(nn.Conv2d(width, out, 1))
+
+    def forward(self, x: Tensor, label: Tensor | None) -> Tensor:
+        """Return a map of twice the size."""
+        hidden = self.conv1(_double(F.relu(self.norm1(x, label))))
+        hidden = self.conv2(F.relu(self.norm2(hidden, label)))
+        return hidden + _double(self.shortcut(x))
+
+
+class Generator(nn.Module):
+    """Latents [N, latent] to images [N, channels, size, size] in [-1, 1]; `widths` of 4x4 and of each block's output."""
+
+    def __init__(self, latent: int, widths: list[int], channels: int, classes: int) -> None:
+        super().__init__()
+        self.classes = classes
+        self.linear = _initialised(nn.Linear(latent, widths[0] * 16))
+        self.blocks = nn.ModuleList(GeneratorBlock(width, out, classes) for width, out in pairwise(widths))
+        self.norm = nn.BatchNorm2d(widths[-1])
+        self.conv = _initialised(nn.Conv2d(widths[-1], channels, 3, padding=1))
+
+    def forward(self, z: Tensor, label: Tensor | None = None) -> Tensor:
+        """Return the images."""
+        label = require_label(label, self.classes)
+        x = self.linear(z).unflatten(1, (-1, 4, 4))
+        for block in self.blocks:
+            x = block(x, label)
+        return self.conv(F.relu(self.norm(x))).tanh()
+
+
+class DiscriminatorBlock(nn.Module):
+    """ReLU, convolution, ReLU, convolution and perhaps average pooling, beside the identity or a 1x1 convolution.
+
+    The first block of a network starts from pixels, so it has no first ReLU.
+    """
+
+    def __init__(self, width: int, hidden: int, out: int, *, halve: bool, first: bool = False) -> None:
+        super().__init__()
+        self.halve = halve
+        self.first = first
+        self.conv1 = _conv3(width, hidden)
+        self.conv2 = _conv3(hidden, out)
+        self.shortcut = _initialised(nn.Conv2d(width, out, 1)) if halve or width != out else nn.Identity()
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Return a map of the same or half the size."""
+        hidden = self.conv2(F.relu(self.conv1(x if self.first else F.relu(x))))
+        if not self.halve:
+            return hidden + self.shortcut(x)
+        return F.avg_pool2d(hidden, 2) + self.shortcut(F.avg_pool2d(x, 2))
+
+
+class Discriminator(nn.Module):
+    """Images [N, channels, size, size] to logits [N] and pooled features [N, widths[-1]]."""
+
+    def __init__(self, widths: list[int], halvings: int, channels: int, classes: int, pool: Literal["sum", "mean"]) -> None:
+        super().__init__()
+        self.classes = classes
+        self.pool = pool
+        self.blocks = nn.Sequential(DiscriminatorBlock(channels, widths[0], widths[0], halve=True, first=True))
+        for index, (width, out) in enumerate(pairwise(widths), start=1):
+            self.blocks.append(DiscriminatorBlock(width, width, out, halve=index < halvings))
+        self.linear = _initialised(nn.Linear(widths[-1], 1))
+        self.projection = _initialised(nn.Embedding(classes, widths[-1])) if classes else None
+
+    def forward(self, x: Tensor, label: Tensor | None = None) -> DiscriminatorOutput:
+        """Return logits and features."""
+        label = require_label(label, self.classes)
+        x = F.relu(self.blocks(x))
+        features = x.sum((2, 3)) if self.pool == "sum" else x.mean((2, 3))
+        logits = self.linear(features).squeeze(1)
+        if self.projection is not None and label is not None:
+            logits = logits + (self.projection(label) * features).sum(1)
+        return DiscriminatorOutput(logits, features)
+
+
+def _double(x: Tensor) -> Tensor:
+    return F.interpolate(x, scale_factor=2.0, mode="nearest")
+
+
+def _conv3(width: int, out: int) -> nn.Module:
+    return _initialised(nn.Conv2d(width, out, 3, padding=1), gain=2**0.5)
+
+
+def _initialised(layer: nn.Conv2d | nn.Linear | nn.Embedding, gain: float = 1.0) -> nn.Module:
+    nn.init.xavier_uniform_(layer.weight, gain)
+    if not isinstance(layer, nn.Embedding) and layer.bias is not None:
+        nn.init.zeros_(layer.bias)
+    return layer
