@@ -163,7 +163,10 @@ def _player(name: str, recipe: Recipe, game: Game, nets: Mapping[str, nn.Module]
     if not parameters:
         raise PluginError(f"player {name!r} has nothing to train; its networks have no parameters that require a gradient")
     options = {key: value for key, value in recipe.optimizer.options.items() if key not in game.teams}
-    options |= recipe.optimizer.options.get(name, {})
+    own = recipe.optimizer.options.get(name, {})
+    if not isinstance(own, Mapping):
+        raise RecipeError(f"recipe {recipe.name!r}: optimizer.{name} is {own!r} and no table; write [optimizer.{name}]")
+    options |= own
     kind = str(options.pop("name", recipe.optimizer.name))
     lr = _rate(recipe, options.pop("lr", None), name)
     return Player(

@@ -18,7 +18,8 @@ from torch import Tensor
 from .errors import CheckpointError, ResourceError, RunFailed
 from .trainer import Trainer
 
-SCHEMA = "1"
+KEY = "ganzoo.checkpoint"
+SCHEMA = 1
 HEADER_LIMIT = 16_000_000  # bytes; a hostile header is refused before it is parsed
 
 
@@ -46,12 +47,17 @@ def state_of(trainer: Trainer) -> tuple[dict[str, Tensor], dict[str, Any]]:
 
 def restore(trainer: Trainer, tensors: Mapping[str, Tensor], counters: Mapping[str, Any]) -> None:
     """Put a state into a trainer built from the same recipe; CheckpointError where the two do not fit."""
+    try:
+        plain, samples, rounds = dict(counters["plain"]), int(counters["samples"]), int(counters["rounds"])
+        turns = {name: int(counters["turns"][name]) for name in trainer.players}
+    except (KeyError, TypeError, ValueError):
+        raise CheckpointError("checkpoint and recipe do not fit: its counters are not those of these players") from None
     for prefix, module in trainer.modules().items():
         load_module(module, prefix, tensors)
     for name, player in trainer.players.items():
-        _restore_optimizer(player.optimizer, f"optimizer/{name}/", tensors, counters["plain"])
-        player.turns = int(counters["turns"][name])
-    trainer.samples, trainer.rounds = int(counters["samples"]), int(counters["rounds"])
+        _restore_optimizer(player.optimizer, f"optimizer/{name}/", tensors, plain)
+        player.turns = turns[name]
+    trainer.samples, trainer.rounds = samples, rounds
 
 
 def load_module(module: torch.nn.Module, prefix: str, tensors: Mapping[str, Tensor]) -> None:
@@ -72,14 +78,22 @@ def load_module(module: torch.nn.Module, prefix: str, tensors: Mapping[str, Tens
 def _restore_optimizer(
     optimizer: torch.optim.Optimizer, prefix: str, tensors: Mapping[str, Tensor], plain: Mapping[str, Any]
 ) -> None:
-    parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
+    parameters = [(entry, group) for group in optimizer.param_groups for entry in group["params"]]
     optimizer.state.clear()
     for where, value in {**tensors, **plain}.items():
         if where.startswith(prefix):
-            number, key = where.removeprefix(prefix).split("/")
-            parameter = parameters[int(number)]
+            number, _, key = where.removeprefix(prefix).partition("/")
+            if not number.isdecimal() or int(number) >= len(parameters):
+                raise CheckpointError(f"checkpoint and recipe do not fit: {where!r} belongs to none of the parameters")
+            parameter, group = parameters[int(number)]
             if isinstance(value, Tensor) and value.shape == parameter.shape:  # in the parameter's own memory layout
                 value = torch.empty_like(parameter, requires_grad=False, dtype=value.dtype).copy_(value)
+            elif isinstance(value, Tensor) and value.ndim:
+                raise CheckpointError(
+                    f"checkpoint and recipe do not fit: {where!r} is {tuple(value.shape)}, not {tuple(parameter.shape)}"
+                )
+            elif isinstance(value, Tensor) and group.get("fused"):  # a fused step counts on the device
+                value = value.to(parameter.device)
             optimizer.state[parameter][key] = value
 
 
@@ -93,21 +107,16 @@ def write(path: Path, trainer: Trainer, provenance: Mapping[str, Any]) -> None:
     for key, value in tensors.items():
         if value.is_floating_point() and not bool(torch.isfinite(value).all()):
             raise RunFailed(f"tensor {key!r} is not finite at {trainer.samples:,} samples; lower the learning rate")
-    metadata = {
-        "format": "ganzoo.checkpoint",
-        "schema": SCHEMA,
-        "counters": json.dumps(counters, sort_keys=True),
-        "provenance": json.dumps(provenance, sort_keys=True),
-        "sha256": _digest(tensors),
-    }
-    write_atomically(path, save(tensors, metadata=metadata))
+    header = {"schema": SCHEMA, "counters": counters, "provenance": provenance, "sha256": _digest(tensors)}
+    # One key only: safetensors writes several in an order of chance, and equal runs must give equal files.
+    write_atomically(path, save(tensors, metadata={KEY: json.dumps(header, sort_keys=True)}))
 
 
 def write_atomically(path: Path, data: bytes) -> None:
     """Put bytes into a file so that a crash leaves either the old content or the new one."""
-    path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
+        path.parent.mkdir(parents=True, exist_ok=True)
         with open(temporary, "wb") as file:
             file.write(data)
             file.flush()
@@ -128,41 +137,42 @@ def write_atomically(path: Path, data: bytes) -> None:
 
 def read(path: Path) -> tuple[dict[str, Tensor], dict[str, Any], dict[str, Any]]:
     """Return tensors, counters and provenance of a checkpoint; CheckpointError for anything but a whole one of ours."""
-    metadata = read_metadata(path)
+    header = read_header(path)
     try:
         with safe_open(path, framework="pt") as file:
             tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118 (not a mapping)
     except (SafetensorError, OSError) as error:
         raise CheckpointError(f"checkpoint {path} cannot be read ({error}); use an older one") from None
-    if _digest(tensors) != metadata.get("sha256"):
+    if _digest(tensors) != header["sha256"]:
         raise CheckpointError(f"checkpoint {path} is damaged: its content does not match its hash; use an older one")
-    try:
-        counters, provenance = json.loads(metadata["counters"]), json.loads(metadata["provenance"])
-    except (KeyError, ValueError):
-        raise CheckpointError(f"checkpoint {path} lacks its counters or provenance; it was not written by ganzoo") from None
-    return tensors, counters, provenance
+    return tensors, header["counters"], header["provenance"]
 
 
-def read_metadata(path: Path) -> dict[str, str]:
-    """Return a checkpoint's header texts after checking its bounds, without reading any tensor."""
+def read_header(path: Path) -> dict[str, Any]:
+    """Return what a checkpoint says of itself, after checking its bounds and without reading any tensor."""
     try:
         with open(path, "rb") as file:
             (length,) = struct.unpack("<Q", file.read(8).ljust(8, b"\xff"))
         if length > min(HEADER_LIMIT, path.stat().st_size):
-            raise CheckpointError(
-                f"checkpoint {path} is no safetensors file; ganzoo reads nothing else (pickles can run code)"
-            )
+            raise CheckpointError(f"checkpoint {path} is no safetensors file, and ganzoo reads nothing else")
         with safe_open(path, framework="pt") as file:
             metadata: dict[str, str] = file.metadata() or {}
     except OSError as error:
         raise CheckpointError(f"checkpoint {path} cannot be read ({error.strerror}); check the path") from None
     except SafetensorError as error:
         raise CheckpointError(f"checkpoint {path} is damaged ({error}); use an older one") from None
-    if metadata.get("format") != "ganzoo.checkpoint":
+    if KEY not in metadata:
         raise CheckpointError(f"checkpoint {path} was not written by ganzoo; it has no recipe to build networks from")
-    if not metadata.get("schema", "").isdigit() or int(metadata["schema"]) > int(SCHEMA):
-        raise CheckpointError(f"checkpoint {path} was written by a newer ganzoo; upgrade ganzoo to read it")
-    return metadata
+    try:
+        header = json.loads(metadata[KEY])
+        complete = isinstance(header, dict) and {"schema", "counters", "provenance", "sha256"} <= header.keys()
+    except (ValueError, RecursionError):
+        complete = False
+    if not complete:
+        raise CheckpointError(f"checkpoint {path} has a damaged header; use an older one")
+    if header["schema"] != SCHEMA:
+        raise CheckpointError(f"checkpoint {path} has schema {header['schema']!r}, not {SCHEMA}; upgrade ganzoo")
+    return dict(header)
 
 
 def _digest(tensors: Mapping[str, Tensor]) -> str:

@@ -6,7 +6,7 @@ import copy
 import math
 import tomllib
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -16,10 +16,12 @@ from .errors import PluginError, RecipeError, did_you_mean
 from .options import check_options
 
 MAX_BYTES = 1_000_000  # a recipe is a page of text; anything larger is a mistake or an attack
+TOO_DEEP = "is nested too deeply; a recipe has tables and values only"
 SHAPES: Mapping[str, Callable[[float], float]] = {
     "linear": lambda share: share,
     "cosine": lambda share: (1 - math.cos(math.pi * share)) / 2,
 }
+KEYS = {"from": "start", "to": "stop", "shape": "shape", "begin": "begin", "end": "end"}  # of a schedule in a recipe
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -129,19 +131,8 @@ class Recipe:
         return tomli_w.dumps({"name": self.name, **self.raw})
 
 
-TABLES = (
-    "data",
-    "architecture",
-    "loss",
-    "regularizer",
-    "game",
-    "latent",
-    "optimizer",
-    "train",
-    "stages",
-    "presets",
-    "provenance",
-)
+PARTS = ("data", "architecture", "loss", "regularizer", "game", "latent", "optimizer", "train")
+TABLES = (*PARTS, "stages", "presets", "provenance")
 TEXTS = ("name", "summary", "tier")
 
 
@@ -153,15 +144,13 @@ def read_toml(path: Path) -> dict[str, Any]:
             raise RecipeError(f"recipe {path} has {len(data):,} bytes; a recipe is at most {MAX_BYTES:,}")
         return tomllib.loads(data.decode("utf-8-sig").replace("\r\n", "\n"))
     except OSError as error:
-        raise RecipeError(
-            f"recipe {path} cannot be read ({error.strerror}); give the name or the file of a recipe"
-        ) from None
+        raise RecipeError(f"recipe {path} cannot be read ({error.strerror}); give a recipe's name or file") from None
     except UnicodeDecodeError:
         raise RecipeError(f"recipe {path} is not text in UTF-8; save it so") from None
-    except tomllib.TOMLDecodeError as error:
+    except ValueError as error:  # bad TOML, a number of thousands of digits, a path with a NUL
         raise RecipeError(f"recipe {path} is not valid TOML: {error}") from None
     except RecursionError:
-        raise RecipeError(f"recipe {path} is nested too deeply; a recipe has tables and values only") from None
+        raise RecipeError(f"recipe {path} {TOO_DEEP}") from None
 
 
 class Draft:
@@ -169,7 +158,10 @@ class Draft:
 
     def __init__(self, name: str, raw: Mapping[str, Any], origin: str) -> None:
         self.name = name
-        self.raw: dict[str, Any] = copy.deepcopy(dict(raw))
+        try:
+            self.raw: dict[str, Any] = copy.deepcopy(dict(raw))
+        except RecursionError:
+            raise RecipeError(f"recipe {name!r} {TOO_DEEP}") from None
         self.presets = self._table("presets", self.raw.pop("presets", {}))
         self.raw["regularizer"] = self._by_name(self.raw.get("regularizer", []))
         self.origin: dict[str, str] = {}
@@ -187,9 +179,8 @@ class Draft:
         """Apply one of the recipe's own presets."""
         if name not in self.presets:
             known = ", ".join(sorted(self.presets)) or "none"
-            raise RecipeError(
-                f"recipe {self.name!r} has no preset {name!r}{did_you_mean(name, self.presets)} (it has: {known})"
-            )
+            close = did_you_mean(name, self.presets)
+            raise RecipeError(f"recipe {self.name!r} has no preset {name!r}{close} (it has: {known})")
         self.apply(self._table(f"presets.{name}", self.presets[name]), f"preset {name}")
         self.name = f"{self.name}+{name}"
 
@@ -198,14 +189,12 @@ class Draft:
         table: dict[str, Any] | list[Any] = self.raw
         parts = key.split(".")
         if parts[0] not in TABLES or len(parts) < 2:
-            raise RecipeError(
-                f"{origin}: {key!r} is no key of a recipe{did_you_mean(parts[0], TABLES)}; write TABLE.KEY=VALUE"
-            )
+            close = did_you_mean(parts[0], TABLES)
+            raise RecipeError(f"{origin}: {key!r} is no key of a recipe{close}; write TABLE.KEY=VALUE")
         if parts[0] == "regularizer" and parts[1] not in self.raw["regularizer"]:
             close = did_you_mean(parts[1], self.raw["regularizer"])
-            raise RecipeError(
-                f"{origin}: the recipe has no regularizer {parts[1]!r}{close}; add it with --regularizer {parts[1]}"
-            )
+            lacks = f"the recipe has no regularizer {parts[1]!r}{close}"
+            raise RecipeError(f"{origin}: {lacks}; add it with --regularizer {parts[1]}")
         for part in parts[:-1]:
             table = self._step(table, part, key, origin)
         if isinstance(table, list):
@@ -232,13 +221,14 @@ class Draft:
             if key not in TABLES and key not in TEXTS:
                 raise RecipeError(f"recipe {self.name!r} has an unknown key {key!r}{did_you_mean(key, TABLES + TEXTS)}")
         table = {key: self._table(key, self.raw.get(key, {})) for key in TABLES if key not in ("stages", "presets")}
-        if self.raw.get("stages") and not isinstance(self.raw["stages"], list):
+        if not isinstance(self.raw.get("stages", []), list):
             raise RecipeError(f"recipe {self.name!r}: write each stage as [[stages]]")
         raw = {key: self.raw[key] for key in (*TEXTS, *TABLES) if self.raw.get(key) not in (None, {}, [])}
         raw.pop("name", None)
         if table["regularizer"]:
-            raw["regularizer"] = [{"name": name, **values} for name, values in table["regularizer"].items()]
-        train = dict(table["train"])
+            named = {name: self._table(f"regularizer.{name}", values) for name, values in table["regularizer"].items()}
+            raw["regularizer"] = [{"name": name, **values} for name, values in named.items()]
+        train = self._train(table["train"])
         return Recipe(
             name=self.name,
             summary=str(self.raw.get("summary", "")),
@@ -247,11 +237,11 @@ class Draft:
             loss=self._part("loss", table["loss"]),
             regularizers=tuple(self._regularizer(name, values) for name, values in table["regularizer"].items()),
             game=self._part("game", table["game"]) if table["game"] else None,
-            latent=self._checked("latent", Latent, table["latent"]),
+            latent=self._latent(table["latent"]),
             optimizer=self._part("optimizer", table["optimizer"]),
-            train=self._train(train),
-            stages=tuple(self._stage(number, stage) for number, stage in enumerate(self.raw.get("stages", []))),
-            raw=raw,
+            train=train,
+            stages=tuple(self._stage(number, stage, train) for number, stage in enumerate(self.raw.get("stages", []))),
+            raw=self._written(raw),
             origin=dict(self.origin),
         )
 
@@ -292,8 +282,19 @@ class Draft:
             raise RecipeError(f"{origin}: {key!r} goes through {part!r}, which is a value and not a table")
         return inner
 
-    def _checked(self, where: str, kind: Any, given: Mapping[str, Any]) -> Any:
-        return _checked(self.name, where, kind, given)
+    def _written(self, raw: Mapping[str, Any]) -> dict[str, Any]:
+        """Return the tables as a run folder will give them back: lists for tuples, and nothing that TOML cannot hold."""
+        try:
+            text = tomli_w.dumps(raw)
+            text.encode()  # a path that is not UTF-8
+            return tomllib.loads(text)
+        except (TypeError, ValueError, RecursionError) as error:
+            raise RecipeError(f"recipe {self.name!r} cannot be written as TOML: {error}; change that value") from None
+
+    def _latent(self, table: Mapping[str, Any]) -> Latent:
+        latent: Latent = _checked(self.name, "latent", Latent, table)
+        self._positive("latent", size=latent.size)
+        return latent
 
     def _part(self, where: str, table: Mapping[str, Any]) -> Part:
         name = table.get("name")
@@ -304,9 +305,7 @@ class Draft:
     def _data(self, table: Mapping[str, Any]) -> DataPart:
         name, path = table.get("name", ""), table.get("path", "")
         if not isinstance(name, str) or not isinstance(path, str) or bool(name) == bool(path):
-            raise RecipeError(
-                f"recipe {self.name!r}: [data] needs either a name or a path, as text; give one, or use --data"
-            )
+            raise RecipeError(f"recipe {self.name!r}: [data] needs either a name or a path, as text; or use --data")
         return DataPart(name, path, {key: value for key, value in table.items() if key not in ("name", "path")})
 
     def _regularizer(self, name: str, values: Any) -> RegularizerPart:
@@ -321,41 +320,52 @@ class Draft:
 
     def _train(self, table: dict[str, Any]) -> Train:
         ema = parse_number(self.name, table.pop("ema", 0.999), "train.ema")
-        train: Train = self._checked("train", Train, table)
-        positive = {"samples": train.samples, "batch": train.batch, "accumulate": train.accumulate, "keep": train.keep}
-        for key, value in positive.items():
-            if value < 1:
-                raise RecipeError(f"recipe {self.name!r}: train.{key} must be at least 1, not {value}")
+        train: Train = _checked(self.name, "train", Train, table)
+        self._positive("train", samples=train.samples, batch=train.batch, accumulate=train.accumulate, keep=train.keep)
         for key in ("log", "grid", "checkpoint"):
             if getattr(train, key) < 0:
                 raise RecipeError(f"recipe {self.name!r}: train.{key} must be 0 (automatic) or a number of samples")
-        if train.batch % train.accumulate:
-            raise RecipeError(
-                f"recipe {self.name!r}: train.accumulate={train.accumulate} must divide train.batch={train.batch}"
-            )
+        self._divides(train.accumulate, "train.batch", train.batch)
         if not all(0 <= value_at(ema, share) < 1 for share in (0.0, 0.5, 1.0)):
             raise RecipeError(f"recipe {self.name!r}: train.ema must lie in [0, 1)")
-        return Train(**{**{entry.name: getattr(train, entry.name) for entry in fields(Train)}, "ema": ema})
+        return replace(train, ema=ema)
 
-    def _stage(self, number: int, table: Any) -> Stage:
-        stage: Stage = self._checked(f"stages.{number}", Stage, self._table(f"stages.{number}", table))
-        if stage.samples < 1 or (stage.size or 1) < 1 or (stage.batch or 1) < 1:
-            raise RecipeError(f"recipe {self.name!r}: stage {number} needs samples, size and batch of at least 1")
+    def _stage(self, number: int, table: Any, train: Train) -> Stage:
+        stage: Stage = _checked(self.name, f"stages.{number}", Stage, self._table(f"stages.{number}", table))
+        self._positive(f"stages.{number}", samples=stage.samples, size=stage.size, batch=stage.batch)
+        self._divides(train.accumulate, f"stages.{number}.batch", stage.batch or train.batch)
         return stage
+
+    def _divides(self, pieces: int, key: str, batch: int) -> None:
+        if batch % pieces:
+            raise RecipeError(f"recipe {self.name!r}: train.accumulate={pieces} must divide {key}={batch}")
+
+    def _positive(self, table: str, **numbers: int | None) -> None:
+        for key, value in numbers.items():
+            if value is not None and value < 1:
+                raise RecipeError(f"recipe {self.name!r}: {table}.{key} must be at least 1, not {value}")
 
 
 def parse_number(recipe: str, value: Any, where: str) -> Number:
     """Return a finite number, or the schedule that a table { from, to, shape, begin, end } describes."""
     if isinstance(value, Mapping):
-        renamed = {"from": "start", "to": "stop"}
-        given = {renamed.get(str(key), str(key)): entry for key, entry in value.items()}
-        schedule: Schedule = _checked(recipe, where, Schedule, given)
+        for key in value:
+            if key not in KEYS:
+                raise RecipeError(f"recipe {recipe!r}: schedule {where!r} has no {key!r}{did_you_mean(str(key), KEYS)}")
+        if not value.keys() >= {"from", "to"}:
+            raise RecipeError(f"recipe {recipe!r}: schedule {where!r} needs both a 'from' and a 'to'")
+        schedule: Schedule = _checked(recipe, where, Schedule, {KEYS[key]: entry for key, entry in value.items()})
         if not 0 <= schedule.begin < schedule.end <= 1:
             raise RecipeError(f"recipe {recipe!r}: schedule {where!r} needs 0 <= begin < end <= 1")
         return schedule
-    if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
-        raise RecipeError(f"recipe {recipe!r}: {where!r} must be a finite number or {{ from, to, shape }}, not {value!r}")
-    return float(value)
+    try:
+        number = float(value) if isinstance(value, int | float) and not isinstance(value, bool) else math.nan
+    except OverflowError:  # an integer of hundreds of digits
+        number = math.inf
+    if not math.isfinite(number):
+        shown = str(number) if isinstance(value, int) and math.isinf(number) else repr(value)[:80]
+        raise RecipeError(f"recipe {recipe!r}: {where!r} must be a finite number or {{ from, to, shape }}, not {shown}")
+    return number
 
 
 def _checked(recipe: str, where: str, kind: Any, given: Mapping[str, Any]) -> Any:

@@ -68,7 +68,7 @@ def duration(seconds: float) -> str:
 def size(count: float) -> str:
     """Return a number of bytes in the unit that suits it."""
     for unit in ("B", "kB", "MB", "GB"):
-        if count < 1000:
+        if count < 999.95:  # what rounds to 1000.0 goes to the next unit
             return f"{count:.0f} {unit}" if unit == "B" else f"{count:.1f} {unit}"
         count /= 1000
     return f"{count:.1f} TB"

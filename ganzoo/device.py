@@ -56,7 +56,9 @@ class Device:
             raise DeviceError(f"device {name!r} is not known{did_you_mean(kind, KNOWN)}; there are: {', '.join(KNOWN)}")
         if kind != "auto" and kind not in here:
             raise DeviceError(f"device {name!r} is not available here; use --device {here[0]} or auto")
-        if number and (not number.isdigit() or (kind == "cuda" and int(number) >= torch.cuda.device_count())):
+        counts = {"cuda": torch.cuda.device_count, "xpu": torch.xpu.device_count}
+        count = counts[kind]() if kind in counts else int(kind != "auto")
+        if number and (not number.isdecimal() or int(number) >= count):
             raise DeviceError(f"device {name!r} does not exist; count from {kind}:0 (see: ganzoo doctor)")
         device = torch.device(here[0] if kind == "auto" else name)
         return cls(device, precision == "bf16" or (precision == "auto" and native_bf16(device)))

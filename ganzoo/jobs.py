@@ -104,13 +104,15 @@ def run_recipe(
     reporter = reporter or Silent()
     folder = RunFolder(place)
     assemble.records(recipe, known)  # every name is known before anything is written
+    chosen = Device.choose(device, recipe.train.precision)
     with folder.locked():
         if fresh and (aside := folder.set_aside()):
             reporter.note(f"the earlier run is now {aside}")
     with folder.locked():
+        folder.adopt(recipe)
+        folder.set_state("starting")  # and whose process it is, for those who find the folder locked
         try:
-            folder.adopt(recipe)
-            return _train(recipe, known, folder, Device.choose(device, recipe.train.precision), reporter)
+            return _train(recipe, known, folder, chosen, reporter)
         except torch.OutOfMemoryError as error:
             folder.set_state("failed", reason="out of memory")
             pieces = recipe.train.accumulate * 2
@@ -138,6 +140,7 @@ def _train(recipe: Recipe, known: Registry, folder: RunFolder, device: Device, r
     folder.prune(recipe.train.keep)
     folder.rewind_log(trainer.samples)
     if trainer.samples >= trainer.plan.total:
+        folder.set_state("finished", samples=trainer.samples)
         return Outcome(folder.path, trainer.samples, True, 0.0)
     folder.set_state("running", device=str(device.device), precision="bf16" if device.bf16 else "fp32")
     reporter.start(recipe, trainer, folder.path)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import inspect
-import math
+import sys
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
@@ -37,6 +37,10 @@ def build(name: str, options: Mapping[str, Any], parameters: Iterable[nn.Paramet
                 f"optimizer {name!r} has no option {key!r}{did_you_mean(key, allowed)} (it has: lr, {', '.join(allowed)})"
             )
         given[key] = _number(f"optimizer {name!r} option {key!r}", value)
+        count = len(known[key].default) if isinstance(known[key].default, tuple) else 0
+        if count != (len(value) if isinstance(value, list) else 0):  # torch would take three betas and fail later
+            what = f"a list of {count} numbers" if count else "a single value"
+            raise RecipeError(f"optimizer {name!r} option {key!r} must be {what}, not {value!r}")
     if "fused" in known:
         given["fused"] = True
     try:
@@ -50,6 +54,6 @@ def _number(what: str, value: Any) -> Any:
         return tuple(_number(what, entry) for entry in value)
     if isinstance(value, bool):
         return value
-    if isinstance(value, int | float) and math.isfinite(value):
+    if isinstance(value, int | float) and abs(value) <= sys.float_info.max:
         return float(value)
     raise RecipeError(f"{what} must be a finite number, a list of them, true or false, not {value!r}")

@@ -10,7 +10,7 @@ import torch
 from PIL import Image, PngImagePlugin
 from torch import Tensor
 
-from .errors import DataError
+from .errors import DataError, ResourceError
 
 GAP = 2  # pixels between two samples of a grid
 TARGET = 512  # pixels that a grid is enlarged to by whole factors
@@ -52,4 +52,5 @@ def save_png(picture: Image.Image, path: Path, notes: dict[str, str] | None = No
         path.parent.mkdir(parents=True, exist_ok=True)
         picture.save(path, format="PNG", pnginfo=info)
     except OSError as error:
-        raise DataError(f"picture {path} cannot be written: {error.strerror or error}; choose another --out") from error
+        why = error.strerror or error
+        raise ResourceError(f"picture {path} cannot be written: {why}; make room or choose another place") from error

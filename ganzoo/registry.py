@@ -17,33 +17,31 @@ import warnings
 import zipfile
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
-from types import MappingProxyType, ModuleType
 from typing import Any
 
 import entrypoints
 
+from . import DISTRIBUTION
 from .errors import PluginError, did_you_mean
 from .options import check_options
 
 __all__ = ["GROUPS", "Problem", "Record", "Registry", "registry"]
 
-GROUPS: Mapping[str, str] = MappingProxyType(
-    {
-        "architecture": "ganzoo.architectures",
-        "loss": "ganzoo.losses",
-        "regularizer": "ganzoo.regularizers",
-        "game": "ganzoo.games",
-        "dataset": "ganzoo.datasets",
-        "reader": "ganzoo.readers",
-        "zoo": "ganzoo.zoo",
-    }
-)
+GROUPS: Mapping[str, str] = {  # kind -> entry-point group
+    "architecture": "ganzoo.architectures",
+    "loss": "ganzoo.losses",
+    "regularizer": "ganzoo.regularizers",
+    "game": "ganzoo.games",
+    "dataset": "ganzoo.datasets",
+    "reader": "ganzoo.readers",
+    "zoo": "ganzoo.zoo",
+}
 BASES = {"architecture": "Architecture", "loss": "Loss", "regularizer": "Regularizer", "game": "Game"}  # of ganzoo.api
 PACKAGES = frozenset({"zoo"})  # kinds whose entry points name a package, not an attribute of a module
 NAME = re.compile(r"[a-z0-9][a-z0-9._-]{0,63}")
-DISTRIBUTION = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}")
+PACKAGE = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}")
 VERSION = re.compile(r"[A-Za-z0-9][A-Za-z0-9._+!-]{0,63}")
 UNREADABLE = (configparser.Error, OSError, ValueError)  # ValueError: bytes that are not UTF-8
 
@@ -127,20 +125,9 @@ class Registry:
 
     def provenance(self, record: Record) -> dict[str, str]:
         """Return where a plugin comes from: for checkpoints and scores; `sha256` is empty if there is no source file."""
-        module = _defining_module(record)
-        source = _bytes_of(module) if module else None
-        if source is None:
-            path = _source(record.module)
-            source = path.read_bytes() if path else None
-        return {
-            "kind": record.kind,
-            "name": record.name,
-            "distribution": record.distribution,
-            "version": record.version,
-            "module": record.module,
-            "attribute": record.attribute,
-            "sha256": "" if source is None else hashlib.sha256(source).hexdigest(),
-        }
+        path = _defining_file(record)
+        digest = hashlib.sha256(path.read_bytes()).hexdigest() if path and path.is_file() else ""
+        return {**asdict(record), "sha256": digest}
 
     def summary(self, record: Record) -> str:
         """Return the first line of a plugin's docstring, read as text; an empty string where that cannot be done."""
@@ -179,16 +166,12 @@ class Registry:
 def registry(refresh: bool = False) -> Registry:
     """Return the plugins of this environment; it is scanned once per process unless a refresh is asked for."""
     if refresh:
-        _cached.cache_clear()
-    return _cached()
+        _scan.cache_clear()
+    return _scan()
 
 
 @functools.cache
-def _cached() -> Registry:
-    return scan()
-
-
-def scan() -> Registry:
+def _scan() -> Registry:
     """Read the entry points of every package on the import path, importing none of them."""
     records: list[Record] = []
     problems: list[Problem] = []
@@ -296,9 +279,10 @@ def _identity(distribution: importlib.metadata.Distribution) -> tuple[str, str]:
         key, _, value = line.partition(":")
         if key.lower() in fields:
             fields[key.lower()] = value.strip()
-    folder = os.path.basename(str(getattr(distribution, "_path", "unknown")))
-    name = fields["name"] if DISTRIBUTION.fullmatch(fields["name"]) else re.split(r"-\d|\.(?:dist|egg)-info", folder)[0]
-    return name, fields["version"] if VERSION.fullmatch(fields["version"]) else "unknown"
+    if not PACKAGE.fullmatch(fields["name"]):
+        folder = os.path.basename(str(getattr(distribution, "_path", "unknown")))
+        fields["name"] = re.split(r"-\d|\.(?:dist|egg)-info", folder)[0]
+    return fields["name"], fields["version"] if VERSION.fullmatch(fields["version"]) else "unknown"
 
 
 def _record(distribution: str, version: str, kind: str, name: str, value: str) -> Record:
@@ -371,28 +355,19 @@ def _too_new(plugin: Any) -> str:
     offered: int = importlib.import_module("ganzoo.api").API_VERSION
     if not isinstance(needed, int):
         return f"has the api_version {needed!r}; it must be a whole number, at most {offered}"
-    remedy = "upgrade ganzoo with: pip install --upgrade ganzoo-toolkit"
+    remedy = f"upgrade ganzoo with: pip install --upgrade {DISTRIBUTION}"
     return f"needs version {needed} of ganzoo.api and this one is {offered}; {remedy}" if needed > offered else ""
 
 
-def _defining_module(record: Record) -> ModuleType | None:
-    """Return the loaded module that a plugin's code stands in: an entry point may name one that only re-exports it."""
-    module = sys.modules.get(record.module)
-    plugin: Any = module
+def _defining_file(record: Record) -> Path | None:
+    """Return the file that a plugin stands in: a loaded one may come from elsewhere than the module that offers it."""
+    module = plugin = sys.modules.get(record.module)
     for part in filter(None, record.attribute.split(".")):
         plugin = getattr(plugin, part, None)
-    # only classes and functions know where they were defined; other objects know where their class was
-    return sys.modules.get(plugin.__module__, module) if hasattr(plugin, "__qualname__") else module
-
-
-def _bytes_of(module: ModuleType) -> bytes | None:
-    """Return a module's file through its loader, which also reads from archives."""
-    spec = module.__spec__
-    try:
-        data: bytes = spec.loader.get_data(spec.origin)
-    except (AttributeError, OSError, TypeError):  # built in, made by hand, or gone
-        return None
-    return data
+    if hasattr(plugin, "__qualname__"):  # a class or function; other objects know only where their class is defined
+        module = sys.modules.get(plugin.__module__, module)
+    file = getattr(module, "__file__", None)
+    return Path(file) if file else _source(record.module)
 
 
 def _bases(module: str) -> list[Path]:

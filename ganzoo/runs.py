@@ -6,7 +6,6 @@ import json
 import os
 import platform
 import time
-import tomllib
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -14,7 +13,7 @@ from typing import Any
 
 from filelock import FileLock, Timeout
 
-from .config import Recipe, difference
+from .config import Recipe, difference, read_toml
 from .errors import RecipeError, ResourceError, RunInUse
 
 FREE_KEYS = ("name", "summary", "tier", "train.log", "train.grid", "train.checkpoint", "train.keep")  # change no weight
@@ -87,8 +86,8 @@ class RunFolder:
 
     def adopt(self, recipe: Recipe) -> None:
         """Write the recipe into a new folder, or refuse a folder that belongs to another one."""
-        if self.recipe_file.exists():
-            old = tomllib.loads(self.recipe_file.read_text(encoding="utf-8"))
+        if self.recipe_file.exists() and self.checkpoints():  # a run that has saved nothing has nothing to lose
+            old = read_toml(self.recipe_file)
             changed = difference(old, recipe.raw, ignore=FREE_KEYS)
             changed = [line for line in changed if not line.startswith(("provenance.", "presets."))]
             if changed:
@@ -96,7 +95,7 @@ class RunFolder:
                     f"run folder {self.path} holds another recipe ({'; '.join(changed[:4])}"
                     f"{'; ...' if len(changed) > 4 else ''}); choose another --run folder, or --fresh to set this one aside"
                 )
-        elif any(self.path.glob("*")) and not self._empty_but_lock():
+        elif not self.recipe_file.exists() and not self._empty_but_lock():
             raise RecipeError(f"folder {self.path} is not empty and holds no run; choose another --run folder")
         self.write_text(self.recipe_file, recipe.toml())
 
@@ -115,8 +114,11 @@ class RunFolder:
 
     def log(self, entry: Mapping[str, Any]) -> None:
         """Append one line to the log."""
-        with open(self.log_file, "a", encoding="utf-8") as file:
-            file.write(json.dumps(entry) + "\n")
+        try:
+            with open(self.log_file, "a", encoding="utf-8") as file:
+                file.write(json.dumps(entry) + "\n")
+        except OSError as error:
+            raise ResourceError(f"{self.log_file} cannot be written: {error.strerror}; make room, then go on") from error
 
     def rewind_log(self, samples: int) -> None:
         """Drop the lines after a checkpoint that a run goes on from: they will be written again."""

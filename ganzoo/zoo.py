@@ -50,11 +50,22 @@ def entries(registry: Registry) -> list[Entry]:
     """Return every recipe of every installed zoo package, sorted by name."""
     found = [
         Entry(path.stem, path, record)
-        for record in registry.of("zoo")
-        for path in sorted(registry.zoo_folder(record).glob("*.toml"))
+        for record, folder in folders(registry)
+        for path in sorted(folder.glob("*.toml"))
         if not path.name.startswith("_")
     ]
     return sorted(found, key=lambda entry: (entry.name, entry.qualified))
+
+
+def folders(registry: Registry) -> list[tuple[Record, Path]]:
+    """Return the folders of all zoo packages; one that is broken only lacks here, and `ganzoo doctor` names it."""
+    found = []
+    for record in registry.of("zoo"):
+        try:
+            found.append((record, registry.zoo_folder(record)))
+        except PluginError:
+            continue
+    return found
 
 
 def resolve(name: str, request: Request, registry: Registry) -> Recipe:
@@ -66,7 +77,7 @@ def resolve(name: str, request: Request, registry: Registry) -> Recipe:
         _change_data(draft, request.data)
     if request.loss:
         draft.put("loss", {"name": request.loss}, "--loss")
-        draft.name += f"+{request.loss}"
+        draft.name += f"+{_in_path(request.loss)}"
     for text in request.regularizers:
         _add_regularizer(draft, text, registry)
     for text in request.sets:
@@ -109,7 +120,7 @@ def _compose(name: str, registry: Registry) -> Draft:
     for architecture, loss in splits:
         if architecture.split(":")[-1] in architectures and (not loss or loss in losses):
             record = registry.find("architecture", architecture)
-            draft = Draft(name.replace(":", "."), read_toml(_base(record, registry)), "composition")
+            draft = Draft(_in_path(name), read_toml(_base(record, registry)), "composition")
             draft.put("architecture", {"name": architecture}, "the command")
             if loss:
                 draft.put("loss", {"name": loss}, "the command")
@@ -118,8 +129,13 @@ def _compose(name: str, registry: Registry) -> Draft:
     raise RecipeError(f"there is no recipe {name!r}{did_you_mean(name, known)} (see: ganzoo list)")
 
 
+def _in_path(name: str) -> str:
+    """Return a name as part of a run's folder: package:name has a colon, which some file systems refuse."""
+    return name.replace(":", ".")
+
+
 def _base(architecture: Record, registry: Registry) -> Path:
-    bases = {record.distribution: registry.zoo_folder(record) / COMPOSE for record in registry.of("zoo")}
+    bases = {record.distribution: folder / COMPOSE for record, folder in folders(registry)}
     for distribution in (architecture.distribution, DISTRIBUTION):
         if distribution in bases and bases[distribution].is_file():
             return bases[distribution]
@@ -128,8 +144,12 @@ def _base(architecture: Record, registry: Registry) -> Path:
 
 def _change_data(draft: Draft, text: str) -> None:
     """Take a path where there is one or where the text looks like one, and a dataset's name otherwise."""
-    path = Path(text).expanduser()
-    looks = path.exists() or "/" in text or "\\" in text or text.startswith(("~", "."))
+    try:
+        path = Path(text).expanduser()
+        exists = path.exists()
+    except (RuntimeError, ValueError) as error:  # no such user; a NUL
+        raise RecipeError(f"--data {text!r} is no path ({error}); give a dataset's name, a folder or a zip") from None
+    looks = exists or "/" in text or "\\" in text or text.startswith(("~", "."))
     kept = {key: draft.raw.get("data", {})[key] for key in KEPT if key in draft.raw.get("data", {})}
     draft.put("data", {"path": str(path.absolute()), **kept} if looks else {"name": text, **kept}, "--data")
 
@@ -139,6 +159,6 @@ def _add_regularizer(draft: Draft, text: str, registry: Registry) -> None:
     name, equals, value = text.partition("=")
     regularizer = registry.load("regularizer", name)
     draft.add_regularizer(name, "--regularizer")
-    draft.name += f"+{name}"
+    draft.name += f"+{_in_path(name)}"
     if equals:
         draft.set(f"regularizer.{name}.{regularizer.strength}", parse_value(value), "--regularizer")

@@ -271,6 +271,8 @@ def test_resnet_pools_by_sum_or_mean_and_projects_labels() -> None:
     discriminator = ResNet(discriminator_width=8).discriminator(spec)
     x, cond = images(spec), conditions(spec)
     output = discriminator(x, **cond)
+    pooled = F.relu(discriminator.blocks(x)).sum((2, 3))
+    torch.testing.assert_close(output.features, pooled)
     embedded = discriminator.projection.weight[cond["label"]]
     plain = output.features @ discriminator.linear.weight[0] + discriminator.linear.bias
     torch.testing.assert_close(output.logits, plain + (embedded * output.features).sum(1))

@@ -85,6 +85,7 @@ def test_emoji_rebuilt_from_debian_are_the_shipped_ones(build):
     assert torch.equal(rebuilt[~chosen], train)
     assert torch.equal(rebuilt[chosen], test)
     index = json.loads((EMBEDDED / "emoji32.json").read_text())
+    assert [index["classes"][label] for label in index["labels"]] == [build.emoji_table.class_of(s) for s in sequences]
     assert index["names"] == ["-".join(f"{ord(point):x}" for point in sequence) for sequence in sequences]
 
 

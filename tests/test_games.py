@@ -11,20 +11,7 @@ from torch.nn.functional import l1_loss, mse_loss
 from ganzoo import checkpoint
 from ganzoo.api import Game
 from ganzoo.game import Duel, Scene
-
-
-class Quiet:
-    def __init__(self, rounds=10**9):
-        self.left = rounds
-
-    def report(self, report):
-        pass
-
-    grid = checkpoint = report
-
-    def stop(self):
-        self.left -= 1
-        return self.left < 0
+from ganzoo.testing.tiny import Onlooker
 
 
 class Cycle(Game):
@@ -79,10 +66,10 @@ def moved(before, after):
 
 def resumes_bit_exactly(build):
     whole, first, second = build(), build(), build()
-    whole.fit(Quiet())
-    first.fit(Quiet(rounds=2))
+    whole.fit(Onlooker())
+    first.fit(Onlooker(rounds=2))
     checkpoint.restore(second, *checkpoint.state_of(first))
-    second.fit(Quiet())
+    second.fit(Onlooker())
     one, two = state(whole), state(second)
     return all(torch.equal(one[key], two[key]) for key in one)
 
@@ -106,7 +93,7 @@ def test_cycle_game_learns_to_reconstruct(make):
     trainer = make(game=Cycle, loss=LeastSquares, raw={"train": {"samples": 8 * 120}, "optimizer": {"lr": 3e-3}})
     trainer.round()
     start = trainer.report().terms["G/cycle"]
-    trainer.fit(Quiet())
+    trainer.fit(Onlooker())
     trainer._terms.clear()
     trainer.round()
     assert trainer.report().terms["G/cycle"] < start / 2
@@ -128,7 +115,7 @@ def test_an_encoder_trained_later_in_a_stage_of_its_own(make):
     trainer.round()
     trainer.round()
     before = state(trainer)
-    trainer.fit(Quiet())
+    trainer.fit(Onlooker())
     assert moved(before, state(trainer)) == {"E"}
 
 
@@ -138,14 +125,14 @@ def test_turn_with_extra_losses_only(make):
     )
     trainer.round()
     start = trainer.report().terms["G0/mean"]
-    trainer.fit(Quiet())
+    trainer.fit(Onlooker())
     trainer._terms.clear()
     trainer.round()
     assert trainer.report().terms["G0/mean"] < start / 2
     assert resumes_bit_exactly(lambda: make(game=Pretrain, loss=NonSaturating, raw={"train": {"turns": ["G0", "D", "G"]}}))
 
 
-def test_two_stages_with_a_change_of_resolution(make, growing):
+def test_two_stages_with_a_change_of_resolution(make):
     raw = {"stages": [{"samples": 16, "size": 8}, {"samples": 16, "size": 16}]}
     sizes = []
 
@@ -155,8 +142,8 @@ def test_two_stages_with_a_change_of_resolution(make, growing):
             return super().penalty(duel)
 
     def build():
-        return make(loss=NonSaturating, regularizers={"spy": Spy}, raw=raw, architecture=growing)
+        return make(loss=NonSaturating, regularizers={"spy": Spy}, raw=raw)
 
-    build().fit(Quiet())
+    build().fit(Onlooker())
     assert sizes == [(8, 8), (8, 8), (16, 16), (16, 16)]
     assert resumes_bit_exactly(build)

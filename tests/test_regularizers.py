@@ -268,13 +268,14 @@ def test_spectral_norm_differentiates_twice() -> None:
     assert torch.autograd.gradgradcheck(run, (x, *values))
 
 
-def test_spectral_norm_is_as_exact_under_autocast() -> None:
-    layer = nn.Conv2d(3, 4, 3)
+@pytest.mark.parametrize("device", ["cpu", pytest.param("cuda", marks=pytest.mark.gpu)])
+def test_spectral_norm_is_as_exact_under_autocast(device: str) -> None:
+    layer = nn.Conv2d(3, 4, 3).to(device)
     SpectralNorm().prepare(nn.Sequential(layer))
     exact = layer.weight
-    with torch.autocast("cpu", torch.bfloat16):
+    with torch.autocast(device, torch.bfloat16):  # halves a matrix times a vector on CUDA, though not on the CPU
         assert torch.equal(layer.weight, exact)
-        assert layer(torch.randn(1, 3, 8, 8)).dtype == torch.bfloat16
+        assert layer(torch.randn(1, 3, 8, 8, device=device)).dtype == torch.bfloat16
 
 
 def test_spectral_norm_survives_copies_and_state_dicts() -> None:
@@ -393,7 +394,7 @@ def test_diffaugment_cutout_zeroes_a_square_of_half_the_size() -> None:
     assert torch.equal(shown[:, 0], shown[:, 1])
     hole = shown[:, 0] == 0
     assert torch.equal(shown[:, 0], (~hole).float())
-    extents = {0: set(), 1: set()}
+    extents: dict[tuple[int, bool], set[int]] = {(axis, high): set() for axis in (0, 1) for high in (False, True)}
     for each in hole:
         rows, columns = each.any(1), each.any(0)
         assert torch.equal(each, rows[:, None] & columns[None, :])
@@ -401,8 +402,8 @@ def test_diffaugment_cutout_zeroes_a_square_of_half_the_size() -> None:
             places = line.nonzero().flatten().tolist()
             assert places == list(range(places[0], places[-1] + 1))
             assert len(places) == 8 or 0 in places or 15 in places  # smaller only where it reaches over the border
-            extents[axis].add(len(places))
-    assert extents[0] == extents[1] == {4, 5, 6, 7, 8}
+            extents[axis, places[0] >= 8].add(len(places))
+    assert list(extents.values()) == [{4, 5, 6, 7, 8}] * 4  # on both borders half of the square may lie outside
 
 
 def test_diffaugment_cutout_against_a_loop_over_pixels() -> None:

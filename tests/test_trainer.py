@@ -15,29 +15,8 @@ from ganzoo_plugins.regularizers.r1 import R1
 from ganzoo import checkpoint
 from ganzoo.api import Loss, Progress, Regularizer
 from ganzoo.errors import RecipeError, RunFailed
-from ganzoo.trainer import Report, Trainer
-
-
-class Nobody:
-    """A watcher that lets the training run and keeps its reports."""
-
-    def __init__(self, rounds: int = 10**9) -> None:
-        self.reports: list[Report] = []
-        self.saved: list[int] = []
-        self.left = rounds
-
-    def report(self, report: Report) -> None:
-        self.reports.append(report)
-
-    def grid(self, trainer: Trainer) -> None:
-        pass
-
-    def checkpoint(self, trainer: Trainer) -> None:
-        self.saved.append(trainer.samples)
-
-    def stop(self) -> bool:
-        self.left -= 1
-        return self.left < 0
+from ganzoo.testing.tiny import Onlooker
+from ganzoo.trainer import Trainer
 
 
 def weights(trainer: Trainer) -> dict[str, torch.Tensor]:
@@ -54,7 +33,7 @@ def test_two_runs_of_one_seed_are_equal_and_of_two_seeds_differ(make):
     runs = []
     for seed in (3, 3, 4):
         trainer = make(loss=NonSaturating, raw={"train": {"seed": seed}})
-        trainer.fit(Nobody())
+        trainer.fit(Onlooker())
         runs.append(weights(trainer))
     assert_equal(runs[0], runs[1])
     assert not torch.equal(runs[0]["net/G/body.0.weight"], runs[2]["net/G/body.0.weight"])
@@ -65,10 +44,10 @@ def test_resume_at_every_round_is_bit_exact(make, stop):
     raw = {"train": {"turns": ["D", "D", "G"], "samples": 112}, "regularizer": {"r1": {"every": 3}}}
     build = lambda: make(loss=NonSaturating, regularizers={"r1": R1}, raw=raw)  # noqa: E731
     whole, first, second = build(), build(), build()
-    whole.fit(Nobody())
-    first.fit(Nobody(rounds=stop))
+    whole.fit(Onlooker())
+    first.fit(Onlooker(rounds=stop))
     checkpoint.restore(second, *checkpoint.state_of(first))
-    second.fit(Nobody())
+    second.fit(Onlooker())
     assert second.samples == whole.samples == 112
     assert_equal(weights(whole), weights(second))
 
@@ -145,7 +124,7 @@ def test_accumulation_gives_the_gradients_of_the_whole_batch(make, loss, regular
     for pieces in (1, 4):
         raw = {"train": {"accumulate": pieces, "samples": 32}, "optimizer": {"name": "sgd", "lr": 0.05, "momentum": 0.9}}
         trainer = make(loss=loss, regularizers=regularizers, raw=raw)
-        trainer.fit(Nobody())
+        trainer.fit(Onlooker())
         results.append(weights(trainer))
     for key, value in results[0].items():
         torch.testing.assert_close(value, results[1][key], rtol=1e-4, atol=1e-6, msg=key)
@@ -246,7 +225,7 @@ def test_schedules_follow_samples_seen(make):
     assert rates == sorted(rates, reverse=True)
 
 
-def test_stages_are_a_function_of_samples_seen(make, growing):
+def test_stages_are_a_function_of_samples_seen(make):
     raw = {"stages": [{"samples": 16, "size": 8, "batch": 4}, {"samples": 32, "turns": ["D", "D", "G"]}]}
     told: list[Progress] = []
 
@@ -254,8 +233,8 @@ def test_stages_are_a_function_of_samples_seen(make, growing):
         def on_progress(self, progress):
             told.append(progress)
 
-    trainer = make(loss=NonSaturating, regularizers={"told": Told}, raw=raw, architecture=growing)
-    trainer.fit(Nobody())
+    trainer = make(loss=NonSaturating, regularizers={"told": Told}, raw=raw)
+    trainer.fit(Onlooker())
     assert [(p.samples, p.stage, p.size) for p in told] == [
         (0, 0, 8), (4, 0, 8), (8, 0, 8), (12, 0, 8), (16, 1, None), (32, 1, None),
     ]  # fmt: skip
@@ -272,7 +251,7 @@ def test_a_term_that_is_not_finite_stops_the_run_and_is_named(make):
             self.turns += 1
             return duel.output("real").logits.sum() * (math.nan if self.turns == 3 else 0.0)
 
-    watcher = Nobody()
+    watcher = Onlooker()
     trainer = make(loss=NonSaturating, regularizers={"breaks": Breaks}, raw={"train": {"log": 8, "checkpoint": 8}})
     with pytest.raises(RunFailed, match="'D/breaks' became nan"):
         trainer.fit(watcher)
@@ -284,7 +263,7 @@ def test_the_callers_random_numbers_are_left_alone(make):
     torch.manual_seed(5)
     expected = torch.rand(3)
     torch.manual_seed(5)
-    trainer.fit(Nobody())
+    trainer.fit(Onlooker())
     assert torch.equal(torch.rand(3), expected)
 
 
@@ -304,6 +283,6 @@ def test_conditional_games_pass_labels_to_both_sides(make):
 
 def test_bf16_trains_and_keeps_fp32_weights(make):
     trainer = make(loss=NonSaturating, regularizers={"r1": R1}, raw={"train": {"precision": "bf16"}})
-    trainer.fit(Nobody())
+    trainer.fit(Onlooker())
     assert {value.dtype for key, value in weights(trainer).items() if key.startswith("net/")} == {torch.float32}
     assert all(math.isfinite(value) for value in trainer.report().terms.values())

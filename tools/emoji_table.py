@@ -1,9 +1,9 @@
 """Which emoji emoji32 holds and which class each belongs to: tables of code points, read by build_embedded_data.py.
 
 Rule: the first code point of a sequence decides. Code points in PEOPLE and NOT_PICTURES are left out; the rest gets the
-first class whose ranges hold it, and `objects` where none does. Whole human figures, portraits, couples, families and
-trolls and dolls are PEOPLE; hands and single organs without a skin tone are the class `body`; smileys, monsters and
-robots are `faces`. Skin-tone and gender variants are never asked of the font.
+class whose ranges hold it (they do not overlap), and `objects` where none does. Whole human figures, portraits, couples,
+families, trolls and dolls are PEOPLE; hands and single organs without a skin tone are the class `body`; smileys, monsters
+and robots are `faces`. Skin-tone and gender variants are never asked of the font.
 """
 
 from __future__ import annotations
@@ -42,7 +42,8 @@ RANGES = {
         1F9B4-1F9B7 1F9BB 1F9BE-1F9BF 1F9E0 1FAC0-1FAC1 1FAE6 1FAF0-1FAF8
     """,
     "animals": """
-        1F400-1F43F 1F54A 1F577-1F578 1F648-1F64A 1F980-1F9A9 1F9AB-1F9AE 1FAB0-1FAB3 1FAB6 1FAB8 1FABC-1FABF 1FACE-1FACF
+        1F400-1F43F 1F54A 1F577-1F578 1F648-1F64A 1F980-1F99F 1F9A1-1F9A9 1F9AB-1F9AE 1FAB0-1FAB3 1FAB6 1FAB8 1FABC-1FABF
+        1FACE-1FACF
     """,
     "nature": """
         2600-2604 2614 2618 26A1 26C4-26C8 2744 2B50 1F300 1F302 1F308 1F30A-1F320 1F324-1F32C 1F330-1F335 1F337-1F33C
@@ -54,8 +55,8 @@ RANGES = {
     """,
     "travel": """
         2693 26E9-26EA 26F0-26F2 26F4-26F5 26FA 26FD 2708 1F301 1F303-1F307 1F309 1F3A0-1F3A2 1F3AA 1F3CD-1F3CE
-        1F3D4-1F3ED 1F3EF-1F3F0 1F492 1F4BA 1F54B-1F54D 1F5FA-1F5FF 1F680-1F6A8 1F6B2 1F6D1 1F6D5-1F6D6 1F6DD-1F6DF
-        1F6E2-1F6FC 1F9BC-1F9BD 1FA82
+        1F3D4-1F3E6 1F3E8-1F3ED 1F3EF-1F3F0 1F492 1F4BA 1F54B-1F54D 1F5FA-1F5FF 1F680-1F6A2 1F6A4-1F6A8 1F6B2 1F6D1
+        1F6D5-1F6D6 1F6DD-1F6DF 1F6E2-1F6FC 1F9BC-1F9BD 1FA82
     """,
     "activities": """
         26BD-26BE 26F3 26F8 1F004 1F0CF 1F380-1F381 1F383 1F386-1F38A 1F38F-1F391 1F396-1F397 1F39F 1F3A3 1F3A8
@@ -68,7 +69,7 @@ RANGES = {
     """,
     "symbols": """
         A9 AE 203C-2199 21A9-21AA 23CF 23E9-23EF 23F8-24C2 25AA-25FE 2611 2620-2638 2640-2660 2663-267F 2695 269B-26A0
-        26A7-26AB 26CE 26D4 2705 2714-271D 2721 2728 2733-2734 2747-27BF 2934-2B1C 2B55-3299 1F170-1F251 1F310 1F3A6 1F3E7
+        26A7-26AB 26CE 26D4 2705 2714-271D 2721 2728 2733-2734 2747-27BF 2934-2B1C 2B55-3299 1F170-1F251 1F3A6 1F3E7
         1F493-1F49F 1F4A0 1F4A2 1F4A4 1F4AC-1F4AF 1F4B1-1F4B2 1F4B9 1F4F3-1F4F6 1F500-1F507 1F515 1F518-1F524 1F52F-1F53D
         1F549 1F54E-1F567 1F5A4 1F5E8-1F5EF 1F6AB 1F6AD-1F6B1 1F6B3 1F6B7-1F6BC 1F6BE 1F6C2-1F6C5 1F6D0 1F6D7 1F6DC
         1F7E0-1F7F0 1F90D-1F90E 1F9E1 1FA75-1FA77 1FAAF

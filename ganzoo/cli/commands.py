@@ -8,6 +8,7 @@ from typing import Any
 import click
 
 from .. import __version__
+from ..errors import did_you_mean
 
 COMMANDS = ("train", "sample", "list", "show", "doctor", "completion")
 
@@ -18,6 +19,13 @@ class LazyGroup(click.Group):
     def list_commands(self, ctx: click.Context) -> list[str]:
         """Return the commands in the order in which people meet them."""
         return list(COMMANDS)
+
+    def resolve_command(self, ctx: click.Context, args: list[str]) -> tuple[str | None, click.Command | None, list[str]]:
+        """Suggest the closest command where there is none of this name."""
+        if args[0] not in COMMANDS and not args[0].startswith("-"):
+            known = f"; there are: {', '.join(COMMANDS)}"
+            ctx.fail(f"there is no command {args[0]!r}{did_you_mean(args[0], COMMANDS) or known}")
+        return super().resolve_command(ctx, args)
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
         """Import one command."""

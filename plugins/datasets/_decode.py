@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
-from PIL import Image, ImageColor, ImageOps
+from PIL import Image, ImageColor, ImageOps, UnidentifiedImageError
 
 from ganzoo.api import DataError
 
@@ -20,7 +20,6 @@ from ._prepare import RESAMPLE
 FORMATS = (
     "PNG",
     "JPEG",
-    "MPO",
     "WEBP",
     "GIF",
     "AVIF",
@@ -102,14 +101,14 @@ def decode(content: bytes, how: Preparation) -> np.ndarray:
                 raise UnreadableError(f"{width}x{height} pixels, more than {how.megapixels} megapixels")
             flat = _flatten(ImageOps.exif_transpose(image), how.background)
             fitted = _FITS[how.fit](flat.convert(how.mode), how)
-    except Image.UnidentifiedImageError as error:
+    except UnidentifiedImageError as error:
         raise UnreadableError("not a picture that Pillow knows, whatever its name says") from error
     except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
         raise UnreadableError(f"more than {how.megapixels} megapixels") from error
     # Pillow's decoders let these through for files that are cut short or damaged
     except (OSError, ValueError, SyntaxError, LookupError, TypeError, ArithmeticError, EOFError) as error:
         raise UnreadableError(f"damaged or cut short ({error})") from error
-    except (struct.error, zlib.error, NotImplementedError, MemoryError, AttributeError, RuntimeError) as error:
+    except (struct.error, zlib.error, MemoryError, AttributeError, AssertionError, RuntimeError) as error:
         raise UnreadableError(f"cannot be decoded ({type(error).__name__}: {error})") from error
     pixels = np.asarray(fitted)
     return pixels[None] if how.channels == 1 else pixels.transpose(2, 0, 1)
@@ -121,8 +120,8 @@ def _flatten(image: Image.Image, background: tuple[int, int, int]) -> Image.Imag
         return _grey(np.asarray(image), 0, 65535)
     if image.mode == "I":
         values = np.asarray(image)
-        low, high = int(values.min()), int(values.max())
-        return _grey(values, 0, 65535) if low >= 0 and high <= 65535 else _grey(values, low, high)
+        wide = values.min() < 0 or values.max() > 65535
+        return _grey(values, int(values.min()), int(values.max())) if wide else _grey(values, 0, 65535)
     if image.mode == "F":
         values = np.asarray(image)
         finite = values[np.isfinite(values)]
@@ -138,8 +137,8 @@ def _flatten(image: Image.Image, background: tuple[int, int, int]) -> Image.Imag
 
 def _grey(values: np.ndarray, low: float, high: float) -> Image.Image:
     """Return values as a grey picture: `low` is black, `high` is white, a constant picture black."""
-    scale = 255.0 / (high - low) if high > low else 0.0
-    return Image.fromarray(((values.astype(np.float64) - low) * scale + 0.5).astype(np.uint8))
+    extent = (high - low) or 1.0
+    return Image.fromarray(((values.astype(np.float64) - low) * 255 / extent + 0.5).astype(np.uint8))
 
 
 def _crop(image: Image.Image, how: Preparation) -> Image.Image:

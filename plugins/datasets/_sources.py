@@ -79,7 +79,7 @@ def list_folder(folder: Path) -> Listing:
 def _leads_away(entry: os.DirEntry[str], root: str) -> bool:
     """Say whether a link leads to a folder or out of the root."""
     target = os.path.realpath(entry.path)
-    return os.path.isdir(target) or os.path.commonpath((root, target)) != root
+    return os.path.isdir(target) or not Path(target).is_relative_to(root)
 
 
 def _add_file(listing: Listing, entry: os.DirEntry[str], name: str) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import io
 import json
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 from PIL import Image
@@ -17,8 +17,9 @@ TILE = 32  # pixels
 TEST_EVERY = 8  # of the pictures in order of code points, every eighth is for testing
 
 
-def _index() -> dict[str, list]:
-    return json.loads(embedded("emoji32.json"))
+def _index() -> dict[str, list[Any]]:
+    index: dict[str, list[Any]] = json.loads(embedded("emoji32.json"))
+    return index
 
 
 def class_names() -> tuple[str, ...]:
