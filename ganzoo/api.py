@@ -1,4 +1,8 @@
-"""The contracts that plugins implement; a plugin needs nothing else of ganzoo but `ganzoo.game` and `ganzoo.layers`."""
+"""The contracts that plugins implement; a plugin needs nothing else of ganzoo but `ganzoo.game` and `ganzoo.layers`.
+
+Any plugin class may also carry `api_version` (the newest contract that it needs) and `expected_failures`, a mapping from
+a promise of `ganzoo.testing` that it cannot keep to the reason.
+"""
 
 from __future__ import annotations
 
@@ -10,7 +14,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal, NamedTuple, Protocol, 
 import torch
 from torch import Tensor, nn
 
-from .errors import DataError, PluginError
+from .errors import DataError, PluginError, did_you_mean
 
 if TYPE_CHECKING:  # the two modules describe each other; at run time the arrow points from game to api only
     from .game import Duel, Scene
@@ -31,6 +35,8 @@ __all__ = [
     "Spec",
     "Staged",
     "TensorDataset",
+    "did_you_mean",
+    "fingerprint_of",
 ]
 
 API_VERSION = 1  # a plugin that needs a newer one says so with a class attribute `api_version`

@@ -13,7 +13,7 @@ from torch import Tensor
 from .errors import DataError, ResourceError
 
 GAP = 2  # pixels between two samples of a grid
-TARGET = 512  # pixels that a grid is enlarged to by whole factors
+TARGET = 640  # pixels that a grid is enlarged to by whole factors
 
 
 def to_bytes(x: Tensor) -> Tensor:

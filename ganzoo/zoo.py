@@ -146,10 +146,9 @@ def _change_data(draft: Draft, text: str) -> None:
     """Take a path where there is one or where the text looks like one, and a dataset's name otherwise."""
     try:
         path = Path(text).expanduser()
-        exists = path.exists()
-    except (RuntimeError, ValueError) as error:  # no such user; a NUL
-        raise RecipeError(f"--data {text!r} is no path ({error}); give a dataset's name, a folder or a zip") from None
-    looks = exists or "/" in text or "\\" in text or text.startswith(("~", "."))
+    except RuntimeError:
+        raise RecipeError(f"--data {text!r} names the home of no user here; write the path out") from None
+    looks = path.exists() or "/" in text or "\\" in text or text.startswith(("~", "."))
     kept = {key: draft.raw.get("data", {})[key] for key in KEPT if key in draft.raw.get("data", {})}
     draft.put("data", {"path": str(path.absolute()), **kept} if looks else {"name": text, **kept}, "--data")
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import copy
 import math
 
@@ -350,8 +351,7 @@ GOOD = st.fixed_dictionaries({key: st.just(value) for key, value in BASE.items()
 def only_our_errors(raw):
     try:
         recipe = Draft("it", raw, "a test").finish()
-    except (RecipeError, PluginError) as error:
-        assert str(error)
+    except (RecipeError, PluginError):
         return
     again = Draft("it", recipe.raw, "a test").finish()
     assert again.raw == recipe.raw
@@ -373,8 +373,6 @@ def test_any_tables_over_a_good_recipe_give_a_recipe_or_one_of_our_errors(good, 
 @given(st.sampled_from(["train", "latent", "optimizer", "regularizer.a", "stages.0", "data"]), KEYS, JSON)
 def test_any_value_can_be_tried_at_any_key(table, key, value):
     made = draft(regularizer=[{"name": "a"}], stages=[{"samples": 8}])
-    try:
+    with contextlib.suppress(RecipeError, PluginError):
         made.set(f"{table}.{key}", value, "--set")
-        made.finish()
-    except (RecipeError, PluginError) as error:
-        assert str(error)
+        only_our_errors(made.finish().raw)

@@ -43,7 +43,7 @@ def command(name: str, kind: str | None, toml: bool, as_json: bool, **asked: Any
 def _values(recipe: Any) -> list[tuple[str, str, str]]:
     """Return key, value and origin of everything that a run would use, the plugins' own defaults included."""
     from .. import assemble
-    from ..config import Latent, Train
+    from ..config import TABLES, TEXTS, Latent, Train
     from ..options import MISSING, options_of
     from ..registry import registry
 
@@ -63,7 +63,8 @@ def _values(recipe: Any) -> list[tuple[str, str, str]]:
             key = f"{table}.{option.name}"
             if key not in rows and option.default is not MISSING:
                 rows[key] = (key, str(option.default), f"default of {owner}")
-    return list(rows.values())
+    tables = [*TEXTS, *TABLES]
+    return sorted(rows.values(), key=lambda row: tables.index(row[0].split(".")[0]))
 
 
 def _at(table: Any, key: str) -> Any:

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Callable, Mapping
 from typing import ClassVar
 
 import torch
 from torch import Tensor
 
-from ganzoo.api import PluginError, Regularizer
+from ganzoo.api import PluginError, Regularizer, did_you_mean
 
 SHIFT = 1 / 8  # of the size, at most
 HOLE = 1 / 2  # of the size
@@ -32,9 +31,8 @@ class DiffAugment(Regularizer):
         self.policy = tuple(policy)
         for name in self.policy:
             if name not in POLICIES:
-                close = difflib.get_close_matches(name, list(POLICIES), n=1)
-                hint = f"; did you mean {close[0]!r}?" if close else f"; it has {', '.join(POLICIES)}"
-                raise PluginError(f"regularizer 'diffaugment' has no policy {name!r}{hint}")
+                close = did_you_mean(name, POLICIES)
+                raise PluginError(f"regularizer 'diffaugment' has no policy {name!r}{close} (of: {', '.join(POLICIES)})")
 
     def view(self, x: Tensor) -> Tensor:
         """Return images [N, channels, H, W] augmented."""
