@@ -96,10 +96,10 @@ def rules(recipe: Recipe, registry: Registry, game: Game, nets: Mapping[str, nn.
             regularizer = registry.build("regularizer", part.name, part.options)
             if regularizer.side in ("discriminator", "both"):
                 regularizer.prepare(nets[discriminator])
-            if regularizer.side in ("generator", "both") and number == 0:  # a generator is prepared by one instance only
+            if regularizer.side in ("generator", "both") and number == 0:  # one instance leads: it changes generators
                 for network in sorted(nets.keys() - game.discriminators):
                     regularizer.prepare(nets[network])
-            built.append(Rule(part.name, discriminator, regularizer, part.weight, part.every))
+            built.append(Rule(part.name, discriminator, regularizer, part.weight, part.every, leads=number == 0))
     return built
 
 

@@ -38,7 +38,7 @@ def build(name: str, options: Mapping[str, Any], parameters: Iterable[nn.Paramet
             )
         given[key] = _number(f"optimizer {name!r} option {key!r}", value)
         count = len(known[key].default) if isinstance(known[key].default, tuple) else 0
-        if count != (len(value) if isinstance(value, list) else 0):  # torch would take three betas and fail later
+        if count != (len(value) if isinstance(value, list | tuple) else 0):  # torch would take three betas and fail later
             what = f"a list of {count} numbers" if count else "a single value"
             raise RecipeError(f"optimizer {name!r} option {key!r} must be {what}, not {value!r}")
     if "fused" in known:
@@ -50,7 +50,7 @@ def build(name: str, options: Mapping[str, Any], parameters: Iterable[nn.Paramet
 
 
 def _number(what: str, value: Any) -> Any:
-    if isinstance(value, list):  # torch refuses betas of whole numbers
+    if isinstance(value, list | tuple):  # torch refuses betas of whole numbers
         return tuple(_number(what, entry) for entry in value)
     if isinstance(value, bool):
         return value

@@ -5,13 +5,12 @@ from __future__ import annotations
 import tomllib
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from . import assemble
-from .api import Game, Spec, Staged
+from .api import Game, Progress, Spec, Staged
 from .checkpoint import load_module, read
 from .config import Draft, Recipe
 from .device import Device
@@ -100,12 +99,13 @@ def load(place: str | Path, device: str = "auto") -> Model:
     path = find_checkpoint(Path(place))
     tensors, counters, provenance = read(path)
     known = registry()
-    notes = _check_plugins(provenance.get("plugins", []), known)
     try:
+        notes = _check_plugins(provenance["plugins"], known)
         raw = tomllib.loads(provenance["recipe"])
         recipe = Draft(str(raw.get("name", path.stem)), raw, f"checkpoint {path.name}").finish()
         spec = Spec(shape=tuple(provenance["spec"]["shape"]), classes=int(provenance["spec"]["classes"]))
-    except (KeyError, TypeError, ValueError) as error:
+        samples, rounds = int(counters["samples"]), int(counters["rounds"])
+    except (AttributeError, KeyError, TypeError, ValueError, RecursionError) as error:
         raise CheckpointError(
             f"checkpoint {path} has an incomplete header ({error}); it was not written by ganzoo"
         ) from None
@@ -117,15 +117,14 @@ def load(place: str | Path, device: str = "auto") -> Model:
         chosen.place(net.eval().requires_grad_(False))
     load_module(parts.game, "game", tensors)
     chosen.place(parts.game)
-    _announce(parts, recipe, counters)
+    _announce(parts, assemble.plan(recipe, parts.game).at(samples, rounds)[0])
     model = Model(recipe, parts.game, parts.nets, parts.spec, chosen, path)
     model.notes = notes
     return model
 
 
-def _announce(parts: assemble.Cast, recipe: Recipe, counters: Mapping[str, Any]) -> None:
+def _announce(parts: assemble.Cast, progress: Progress) -> None:
     """Let networks that change with time know where their training stood."""
-    progress = assemble.plan(recipe, parts.game).at(int(counters["samples"]), int(counters["rounds"]))[0]
     for root in (*parts.nets.values(), parts.game):
         for module in root.modules():
             if isinstance(module, Staged):

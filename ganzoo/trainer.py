@@ -18,7 +18,7 @@ from .config import Number, Stage, value_at
 from .data import Feed
 from .device import Device
 from .ema import Average
-from .errors import RunFailed
+from .errors import PluginError, RunFailed
 from .game import Duel, Scene
 from .seed import latents, seed_of
 
@@ -32,6 +32,7 @@ class Rule:
     regularizer: Regularizer
     weight: Number = 1.0
     every: int = 1
+    leads: bool = True  # of its name's instances, is this the one that changes generators?
 
     def concerns(self, side: Side) -> bool:
         """Does it act in turns of this side?"""
@@ -254,6 +255,8 @@ class Trainer:
                 cost = self._cost(player, phase, scene, duels)
             if cost is not None:
                 torch.autograd.backward(cost / pieces)
+            elif phase.main:
+                raise PluginError(f"the game gives player {player.name!r} nothing to pay in its turn; give it a duel")
             if player.side == "discriminator":
                 played.append(scene)
                 if phase.main:
@@ -320,7 +323,7 @@ class Trainer:
     def _after_step(self, player: Player) -> None:
         for rule in self.rules:
             if rule.concerns(player.side):
-                owned = [rule.discriminator] if player.side == "discriminator" else list(player.nets)
+                owned = [rule.discriminator] if player.side == "discriminator" else list(player.nets) * rule.leads
                 nets = [player.nets[name] for name in owned if name in player.nets]
                 if nets:
                     rule.regularizer.after_step(nets)

@@ -89,6 +89,7 @@ def resolve(name: str, request: Request, registry: Registry) -> Recipe:
         draft.set(key, value, "the caller")
     if request.seed is not None:
         draft.set("train.seed", request.seed, "--seed")
+        draft.name += f"+seed{request.seed}"
     if not NAME.fullmatch(draft.name):
         raise RecipeError(f"recipe name {draft.name!r} cannot name a folder; use letters, digits and . _ + -")
     return draft.finish()
@@ -151,12 +152,17 @@ def _change_data(draft: Draft, text: str) -> None:
     looks = path.exists() or "/" in text or "\\" in text or text.startswith(("~", "."))
     kept = {key: draft.raw.get("data", {})[key] for key in KEPT if key in draft.raw.get("data", {})}
     draft.put("data", {"path": str(path.absolute()), **kept} if looks else {"name": text, **kept}, "--data")
+    draft.name += f"+{re.sub('[^A-Za-z0-9._-]', '_', path.stem if looks else text)}"
 
 
 def _add_regularizer(draft: Draft, text: str, registry: Registry) -> None:
     """Add NAME or NAME=NUMBER, the number being the regularizer's weight or what it declares as its strength."""
     name, equals, value = text.partition("=")
+    from .api import Regularizer  # imports torch, as loading the plugin does
+
     regularizer = registry.load("regularizer", name)
+    if equals and regularizer.strength == "weight" and regularizer.penalty is Regularizer.penalty:
+        raise RecipeError(f"regularizer {name!r} pays no penalty, so {value!r} can weigh nothing; leave the number out")
     draft.add_regularizer(name, "--regularizer")
     draft.name += f"+{_in_path(name)}"
     if equals:

@@ -112,6 +112,16 @@ def test_the_generated_pages_cover_every_plugin_kind_recipe_and_exit_code():
         assert f"\n## {path.stem}\n" in zoo
 
 
+def test_every_row_of_a_generated_table_has_the_columns_of_its_head():
+    for page in generator().pages().values():
+        columns = 0
+        for line in FENCE.sub("", page).splitlines():
+            found = len(re.findall(r"(?<!\\)\|", line)) if line.startswith("|") else 0
+            assert not (columns and found) or found == columns, line
+            assert not line.startswith("|") or line.endswith("|"), line
+            columns = found
+
+
 def test_the_check_says_what_is_stale(monkeypatch, tmp_path, capsys):
     module = generator()
     monkeypatch.setattr(module, "ROOT", tmp_path)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pytest
 import torch
 from ganzoo_plugins.losses.least_squares import LeastSquares
 from ganzoo_plugins.losses.non_saturating import NonSaturating
@@ -9,7 +10,8 @@ from ganzoo_plugins.regularizers.r1 import R1
 from torch.nn.functional import l1_loss, mse_loss
 
 from ganzoo import checkpoint
-from ganzoo.api import Game
+from ganzoo.api import Game, Regularizer
+from ganzoo.errors import PluginError
 from ganzoo.game import Duel, Scene
 from ganzoo.testing.tiny import Onlooker
 
@@ -130,6 +132,33 @@ def test_turn_with_extra_losses_only(make):
     trainer.round()
     assert trainer.report().terms["G0/mean"] < start / 2
     assert resumes_bit_exactly(lambda: make(game=Pretrain, loss=NonSaturating, raw={"train": {"turns": ["G0", "D", "G"]}}))
+
+
+def test_one_of_several_instances_changes_the_generators(make):
+    prepared, stepped = [], []
+
+    class Both(Regularizer):
+        side = "both"
+
+        def prepare(self, net):
+            prepared.append(type(net).__name__)
+
+        def after_step(self, nets):
+            stepped.append([type(net).__name__ for net in nets])
+
+    make(game=Cycle, loss=LeastSquares, regularizers={"both": Both}).round()
+    translators, discriminators = ["TinyTranslator"] * 2, ["TinyDiscriminator"]
+    assert sorted(prepared) == sorted([*translators, *discriminators * 2])
+    assert stepped == [discriminators, discriminators, translators]
+
+
+def test_a_player_who_pays_nothing_is_named(make):
+    class Idle(Pretrain):
+        def play(self, nets, batch, z, acting):
+            return Scene([])
+
+    with pytest.raises(PluginError, match="gives player 'G0' nothing to pay"):
+        make(game=Idle, loss=NonSaturating, raw={"train": {"turns": ["G0"]}}).round()
 
 
 def test_two_stages_with_a_change_of_resolution(make):

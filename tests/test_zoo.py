@@ -227,8 +227,6 @@ def test_a_recipe_cannot_name_a_folder_elsewhere(tmp_path, name):
 def test_a_recipe_that_two_packages_offer_must_be_qualified():
     (record,) = registry().of("zoo")
     both = Registry([*registry().records, Record("zoo", "other", record.module, "", "other-zoo", "1.0")])
-    with pytest.raises(
-        RecipeError, match="several packages; say which: 'ganzoo-toolkit:gan' and 'other-zoo:gan'"
-    ):
+    with pytest.raises(RecipeError, match="several packages; say which: 'ganzoo-toolkit:gan' and 'other-zoo:gan'"):
         resolve("gan", Request(), both)
     assert resolve("other-zoo:gan", Request(), both).origin["loss.name"] == "recipe other-zoo:gan"

@@ -22,6 +22,7 @@ import click
 import tomli_w
 
 from ganzoo import DISTRIBUTION
+from ganzoo.api import Regularizer
 from ganzoo.cli.commands import cli
 from ganzoo.config import Draft, Recipe, read_toml
 from ganzoo.options import MISSING, Option, options_of
@@ -40,7 +41,7 @@ INTRODUCTIONS = {
     "regularizer": (
         "Penalties, views and weight constraints. `[[regularizer]]` in a recipe, `--regularizer NAME[=NUMBER]` on the "
         "command line. Besides the options below, each takes `weight` (a number or a schedule, default 1.0) and `every` "
-        "(a whole number of turns, default 1); the engine owns these two."
+        "(a whole number of turns, default 1); the engine owns these two, and they concern penalties only."
     ),
     "game": "Who plays, and what one round looks like. `[game]` in a recipe.",
     "dataset": "Samples under a name. `name` in `[data]`, or `--data NAME`.",
@@ -182,7 +183,7 @@ def _anchor(heading: str) -> str:
 
 def _plugin(record: Record, explained: set[str]) -> Iterator[str]:
     """Yield one plugin's section; a module's own long text is told once, with the first plugin of the module."""
-    plugin = registry().load(record.kind, record.name)
+    plugin = registry().load(record.kind, record.qualified)
     yield from (f"### {_heading(record)}", "")
     summary, _, rest = (inspect.getdoc(plugin) or "").partition("\n")
     yield from (_prose(summary), "")
@@ -209,9 +210,11 @@ def _facts(kind: str, plugin: Any) -> str:
     if kind == "loss":
         return "The generator's side sees the real logits too." if plugin.relativistic else ""
     if kind == "regularizer":
-        side = plugin.side
-        turns = "both sides" if side == "both" else f"the {side}"
-        return f"Acts in turns of {turns}. `NAME=NUMBER` sets `{plugin.strength}`."
+        side = "both sides" if plugin.side == "both" else f"the {plugin.side}"
+        changes_view = plugin.view is not Regularizer.view
+        text = "Changes what D is shown, in turns of both sides." if changes_view else f"Acts in turns of {side}."
+        weighs = plugin.strength != "weight" or plugin.penalty is not Regularizer.penalty  # a view has nothing to weigh
+        return text + (f" `NAME=NUMBER` sets `{plugin.strength}`." if weighs else "")
     if kind == "game":
         teams = ", ".join(f"{player} ({', '.join(networks)})" for player, networks in plugin.teams.items())
         roles = ", ".join(f"{network} is a {role}" for network, role in plugin.roles.items())
@@ -220,15 +223,15 @@ def _facts(kind: str, plugin: Any) -> str:
 
 
 def _option(option: Option) -> tuple[str, str, str]:
-    return f"`{option.name}`", option.type_text, "required" if option.default is MISSING else f"`{_toml(option.default)}`"
+    return f"`{option.name}`", option.type_text, "required" if option.default is MISSING else f"`{_inline(option.default)}`"
 
 
 def _toml(value: Any) -> str:
-    """Return a value as a recipe would have it."""
+    """Return a single value as a recipe would have it."""
     if value is None:
         return "none"
     try:
-        return tomli_w.dumps({"value": list(value) if isinstance(value, tuple) else value}).partition("= ")[2].strip()
+        return tomli_w.dumps({"value": value}).partition("= ")[2].strip()
     except TypeError:
         return str(value)
 
@@ -276,7 +279,7 @@ def _inline(value: Any) -> str:
         return "{ " + ", ".join(f"{key} = {_inline(entry)}" for key, entry in value.items()) + " }"
     if isinstance(value, int) and abs(value) >= 10_000:
         return f"{value:_}"
-    if isinstance(value, list):
+    if isinstance(value, list | tuple):
         return "[" + ", ".join(_inline(entry) for entry in value) + "]"
     return _toml(value)
 

@@ -74,7 +74,7 @@ def recipe_options(function: Any) -> Any:
                      shell_complete=completer("dataset")),
         click.option("--loss", default="", metavar="NAME", help="Another loss.", shell_complete=completer("loss")),
         click.option("--regularizer", "regularizers", multiple=True, metavar="NAME[=NUMBER]",
-                     help="Add a regularizer; the number is its weight, or its gamma where it has one.",
+                     help="Add a regularizer; the number is its weight, or what it calls its strength.",
                      shell_complete=completer("regularizer")),
         click.option("--set", "sets", multiple=True, metavar="KEY=VALUE", help="Any value, such as train.batch=128."),
         click.option("--seed", type=click.IntRange(min=0), default=None, help="Seed of everything random."),
