@@ -112,14 +112,8 @@ def run_recipe(
         folder.adopt(recipe)
         folder.set_state("starting")  # and whose process it is, for those who find the folder locked
         try:
-            return _train(recipe, known, folder, chosen, reporter)
-        except torch.OutOfMemoryError as error:
-            folder.set_state("failed", reason="out of memory")
-            pieces = recipe.train.accumulate * 2
-            raise ResourceError(
-                f"batch {recipe.train.batch} does not fit into memory; use --set train.accumulate={pieces} (same result) "
-                "or a smaller --set train.batch"
-            ) from error
+            with _memory(recipe):
+                return _train(recipe, known, folder, chosen, reporter)
         except Interrupted:
             folder.set_state("interrupted")
             raise
@@ -128,6 +122,20 @@ def run_recipe(
             raise
         finally:
             reporter.stop()
+
+
+@contextmanager
+def _memory(recipe: Recipe) -> Iterator[None]:
+    """Say what to do where memory runs out."""
+    try:
+        yield
+    except (MemoryError, RuntimeError) as error:
+        # of a processor's memory torch tells in words only
+        if not isinstance(error, MemoryError | torch.OutOfMemoryError) and "DefaultCPUAllocator" not in str(error):
+            raise
+        batch, pieces = recipe.train.batch, recipe.train.accumulate * 2
+        same = f"--set train.accumulate={pieces} (same result) or " if batch % pieces == 0 else ""
+        raise ResourceError(f"batch {batch} does not fit into memory; use {same}a smaller --set train.batch") from error
 
 
 def _train(recipe: Recipe, known: Registry, folder: RunFolder, device: Device, reporter: Reporter) -> Outcome:
@@ -299,15 +307,16 @@ class Estimate:
 def estimate(recipe: Recipe, known: Registry, device: str = "auto", rounds: int = 3) -> Estimate:
     """Play a few rounds without writing anything, and say what the whole run will take."""
     chosen = Device.choose(device, recipe.train.precision)
-    trainer = assemble.trainer(recipe, known, chosen)
-    trainer.round()  # the first one allocates and compiles kernels
     times = []
-    before = trainer.samples
-    for _ in range(rounds):
-        started = time.perf_counter()
-        trainer.round()
-        chosen.synchronize()
-        times.append(time.perf_counter() - started)
+    with _memory(recipe):
+        trainer = assemble.trainer(recipe, known, chosen)
+        trainer.round()  # the first one allocates and compiles kernels
+        before = trainer.samples
+        for _ in range(rounds):
+            started = time.perf_counter()
+            trainer.round()
+            chosen.synchronize()
+            times.append(time.perf_counter() - started)
     trainer.report()
     per_round = (trainer.samples - before) // rounds
     seconds = sorted(times)[rounds // 2]

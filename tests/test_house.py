@@ -31,7 +31,7 @@ ARROWS: dict[str, set[str]] = {
     "layers": {"api"},
     "data": {"api", "device", "seed"},
     "config": {"errors", "options"},
-    "registry": {ROOT, "errors", "options"},
+    "registry": {ROOT, "api", "errors", "options"},  # api: base classes, when a plugin is loaded
     "trainer": {"api", "config", "data", "device", "ema", "errors", "game", "seed"},
     "assemble": {
         *("api", "config", "data", "device", "errors", "game", "optimizers", "registry", "seed", "trainer"),
@@ -67,10 +67,8 @@ def module_of(path: Path) -> str:
 
 
 def package_of(path: Path) -> str:
-    base, name = (
-        (HOUSE / "ganzoo", "ganzoo") if path.is_relative_to(HOUSE / "ganzoo") else (HOUSE / "plugins", "ganzoo_plugins")
-    )
-    return ".".join((name, *path.relative_to(base).parent.parts))
+    folder, *parts = path.relative_to(HOUSE).parent.parts
+    return ".".join(({"plugins": "ganzoo_plugins"}.get(folder, folder), *parts))
 
 
 def for_type_checkers(node: ast.AST) -> bool:
@@ -130,8 +128,9 @@ each = pytest.mark.parametrize("path", [*CORE, *PLUGINS], ids=name_of)
 def test_arrows_point_the_right_way(path):
     module = module_of(path)
     assert module in ARROWS, f"ganzoo/{module} is new: give it its place in ARROWS of this test"
+    allowed = ", ".join(sorted(ARROWS[module])) or "nothing"
     wrong = [
-        f"{where(path, line)}: {module} must not import {target}; it may import {', '.join(sorted(ARROWS[module])) or 'none'}"
+        f"{where(path, line)}: {module} must not import {target}; it may import {allowed}"
         for line, target in core_modules(path)
         if target != module and target not in ARROWS[module]
     ]
@@ -304,8 +303,8 @@ def test_nothing_in_a_turn_waits_for_the_device(path):
 def test_nothing_unpickles(path):
     wrong = [where(path, line) for line, name in imports(path) if re.match(r"(pickle|shelve|dill|joblib|marshal)\b", name)]
     for node in ast.walk(TREES[path]):
-        if isinstance(node, ast.Attribute) and ast.unparse(node) in ("torch.load", "numpy.load", "np.load"):
-            wrong.append(f"{where(path, node.lineno)}: {ast.unparse(node)}")
-        if isinstance(node, ast.keyword) and node.arg in ("weights_only", "allow_pickle"):
+        if isinstance(node, ast.Attribute) and ast.unparse(node) == "torch.load":
+            wrong.append(f"{where(path, node.lineno)}: torch.load")
+        if isinstance(node, ast.keyword) and ast.unparse(node) in ("weights_only=False", "allow_pickle=True"):
             wrong.append(f"{where(path, node.value.lineno)}: {ast.unparse(node)}")
     assert not wrong, f"a pickle can run code; read safetensors: {wrong}"

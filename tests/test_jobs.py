@@ -16,8 +16,8 @@ import torch
 from PIL import Image
 
 import ganzoo
-from ganzoo import checkpoint, pictures
-from ganzoo.errors import CheckpointError, DataError, Interrupted, RecipeError, RunFailed
+from ganzoo import assemble, checkpoint, pictures
+from ganzoo.errors import CheckpointError, DataError, Interrupted, PluginError, RecipeError, ResourceError, RunFailed
 from ganzoo.jobs import Silent, estimate, run_recipe
 from ganzoo.registry import registry
 from ganzoo.runs import RunFolder
@@ -176,7 +176,7 @@ def test_another_recipe_is_refused_and_the_run_is_left_as_it_was(home):
 
 
 def test_a_first_attempt_that_failed_does_not_block_the_folder(home):
-    with pytest.raises(ganzoo.errors.PluginError, match="has no option 'widht'; did you mean 'width'"):
+    with pytest.raises(PluginError, match="has no option 'widht'; did you mean 'width'"):
         train("run", "architecture.widht=4")
     assert RunFolder("run").state()["state"] == "failed"
     assert train().samples == 160
@@ -270,6 +270,32 @@ def test_a_dry_run_measures_and_writes_nothing(home):
     assert (found.samples_per_round, found.device, found.precision) == (8, "cpu", "fp32")
     assert 0 < found.checkpoint_bytes <= len(final())
     assert found.seconds_to_finish == pytest.approx(found.seconds_per_round * 20)
+
+
+@pytest.mark.parametrize(
+    ("sets", "advice"),
+    [
+        ((), "use --set train.accumulate=2 (same result) or a smaller"),
+        (("train.batch=7",), "use a smaller --set train.batch"),
+    ],
+)
+def test_memory_that_runs_out_is_said_with_what_to_do(home, monkeypatch, sets, advice):
+    monkeypatch.setattr(assemble, "cast", lambda *_: torch.empty(10**15))
+    recipe = resolve("tiny.toml", Request(sets=sets), registry())
+    for work in (
+        lambda: run_recipe(recipe, registry(), RunFolder("run").path, "cpu"),
+        lambda: estimate(recipe, registry()),
+    ):
+        with pytest.raises(ResourceError, match="does not fit into memory") as caught:
+            work()
+        assert advice in str(caught.value)
+    assert RunFolder("run").state()["state"] == "failed"
+
+
+def test_other_errors_of_torch_are_not_taken_for_a_lack_of_memory(home, monkeypatch):
+    monkeypatch.setattr(assemble, "cast", lambda *_: torch.ones(2) @ torch.ones(3))
+    with pytest.raises(RuntimeError, match="inconsistent tensor size"):
+        train()
 
 
 def test_three_lines_of_python_train_and_two_sample(home):

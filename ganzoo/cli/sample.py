@@ -31,18 +31,12 @@ def command(
         err().print(f"warning: {note}")
     notes = {"recipe": model.recipe.name, "seed": str(seed), "checkpoint": model.path.name}
     folder = run if run.is_dir() else run.parent
-    if interpolate:
-        steps = 10
-        place = out or folder / f"interpolation-seed{seed}.png"
-        samples = model.interpolate(8, steps, seed, label)
-        pictures.save_png(pictures.grid(samples, columns=steps), place, notes)
-    elif out is None or out.suffix.lower() == ".png":
-        place = out or folder / f"samples-seed{seed}.png"
-        samples = model.sample(count, seed, label)
-        pictures.save_png(pictures.grid(samples), place, notes)
+    columns = 10 if interpolate else 0
+    place = out or folder / f"{'interpolation' if interpolate else 'samples'}-seed{seed}.png"
+    samples = model.interpolate(8, columns, seed, label) if interpolate else model.sample(count, seed, label)
+    if interpolate or place.suffix.lower() == ".png":
+        pictures.save_png(pictures.grid(samples, columns), place, notes)
     else:
-        place = out
-        samples = model.sample(count, seed, label)
         for number, sample in enumerate(samples):
             pictures.save_png(pictures.image(sample), place / f"{number:06d}.png", {**notes, "index": str(number)})
     if as_json:
