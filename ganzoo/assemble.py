@@ -11,12 +11,13 @@ import torch
 from torch import nn
 
 from .api import Dataset, Game, Loss, Spec, with_latent
-from .config import Number, Part, Recipe, parse_number, value_at
+from .config import parse_number
 from .data import Feed
 from .device import Device
 from .errors import DataError, PluginError, RecipeError, did_you_mean
 from .game import TwoPlayer
 from .optimizers import build
+from .recipe import Number, Part, Recipe, value_at
 from .registry import Record, Registry
 from .seed import seed_of
 from .trainer import Plan, Player, Rule, Trainer, phases_of

@@ -1,136 +1,24 @@
-"""Recipes: TOML to frozen dataclasses, with overrides; an unknown key is an error with a suggestion."""
+"""TOML to recipes, with overrides and the origin of every value; an unknown key is an error with a suggestion."""
 
 from __future__ import annotations
 
 import copy
 import math
 import tomllib
-from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, field, replace
+from collections.abc import Iterable, Mapping
+from dataclasses import replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import tomli_w
 
 from .errors import PluginError, RecipeError, did_you_mean
 from .options import check_options
+from .recipe import DataPart, Latent, Number, Part, Recipe, RegularizerPart, Schedule, Stage, Train, value_at
 
 MAX_BYTES = 1_000_000  # a recipe is a page of text; anything larger is a mistake or an attack
 TOO_DEEP = "is nested too deeply; a recipe has tables and values only"
-SHAPES: Mapping[str, Callable[[float], float]] = {
-    "linear": lambda share: share,
-    "cosine": lambda share: (1 - math.cos(math.pi * share)) / 2,
-}
 KEYS = {"from": "start", "to": "stop", "shape": "shape", "begin": "begin", "end": "end"}  # of a schedule in a recipe
-
-
-@dataclass(frozen=True, kw_only=True)
-class Schedule:
-    """A number that changes over the run: `from` until share `begin` of it, `to` from share `end` on."""
-
-    start: float
-    stop: float
-    shape: Literal["linear", "cosine"] = "linear"
-    begin: float = 0.0  # shares of the run, 0 to 1
-    end: float = 1.0
-
-    def at(self, share: float) -> float:
-        """Return the value when this share of the run is over."""
-        local = (share - self.begin) / (self.end - self.begin)
-        return self.start + (self.stop - self.start) * SHAPES[self.shape](min(max(local, 0.0), 1.0))
-
-
-Number = float | Schedule
-
-
-def value_at(number: Number, share: float) -> float:
-    """Return a number or, for a schedule, its value when this share of the run is over."""
-    return number.at(share) if isinstance(number, Schedule) else number
-
-
-@dataclass(frozen=True)
-class Part:
-    """One plugin, or the optimizer, with its options as the recipe gives them."""
-
-    name: str
-    options: Mapping[str, Any] = field(default_factory=dict)
-
-
-@dataclass(frozen=True)
-class RegularizerPart(Part):
-    """A regularizer with what the engine owns of it: how much it weighs, and every how many turns it acts."""
-
-    weight: Number = 1.0
-    every: int = 1
-
-
-@dataclass(frozen=True)
-class DataPart:
-    """A dataset by name, or by the path that a reader opens; exactly one of the two is set."""
-
-    name: str
-    path: str
-    options: Mapping[str, Any] = field(default_factory=dict)
-
-
-@dataclass(frozen=True, kw_only=True)
-class Latent:
-    """What the generators start from: `size` independent numbers, standard normal or uniform in [-1, 1]."""
-
-    size: int = 128
-    prior: Literal["normal", "uniform"] = "normal"
-
-
-@dataclass(frozen=True, kw_only=True)
-class Stage:
-    """A stretch of the run with its own image size, batch or turns; what is not given stays the recipe's."""
-
-    samples: int
-    size: int | None = None
-    batch: int | None = None
-    turns: tuple[str, ...] | None = None
-
-
-@dataclass(frozen=True, kw_only=True)
-class Train:
-    """How long, how large and how precisely the game is played, and how often the run is written down."""
-
-    samples: int = 300_000  # real samples seen in the whole run
-    batch: int = 64  # samples of one turn
-    turns: tuple[str, ...] = ()  # one round; empty: each player of the game once, discriminators first
-    ema: Number = 0.999  # share of the average that survives a round; 0: no averaging
-    precision: Literal["auto", "fp32", "bf16"] = "auto"
-    accumulate: int = 1  # pieces that a batch is cut into where it does not fit into memory
-    seed: int = 0
-    log: int = 0  # samples between reports, sample grids and checkpoints; 0: 1/100, 1/10 and 1/20 of the run
-    grid: int = 0
-    checkpoint: int = 0
-    keep: int = 2  # checkpoints that are kept
-
-
-@dataclass(frozen=True)
-class Recipe:
-    """Everything that a run needs, under one name."""
-
-    name: str
-    summary: str
-    data: DataPart
-    architecture: Part
-    loss: Part
-    regularizers: tuple[RegularizerPart, ...]
-    game: Part | None  # None: the game of two players
-    latent: Latent
-    optimizer: Part
-    train: Train
-    stages: tuple[Stage, ...]
-    raw: Mapping[str, Any]  # the resolved tables, as they are written into the run folder
-    origin: Mapping[str, str]  # dotted key -> where its value comes from
-
-    def toml(self) -> str:
-        """Return the resolved recipe as TOML, itself a valid recipe."""
-        return tomli_w.dumps({"name": self.name, **self.raw})
-
-
 PARTS = ("data", "architecture", "loss", "regularizer", "game", "latent", "optimizer", "train")
 TABLES = (*PARTS, "stages", "presets", "provenance")
 TEXTS = ("name", "summary", "tier")

@@ -15,7 +15,7 @@ from rich.text import Text
 if TYPE_CHECKING:
     from rich.progress import Progress, TaskID
 
-    from .config import Recipe
+    from .recipe import Recipe
     from .trainer import Report, Trainer
 
 QUIET = 5.0  # seconds between two plain lines where standard error is no terminal

@@ -18,9 +18,9 @@ import torch
 
 from . import __version__, assemble, checkpoint, pictures
 from .api import Dataset
-from .config import Recipe
 from .device import Device
 from .errors import CheckpointError, DataError, GanzooError, Interrupted, ResourceError
+from .recipe import Recipe
 from .registry import Registry, registry
 from .runs import RunFolder
 from .sampling import Model, load

@@ -13,8 +13,9 @@ from typing import Any
 
 from filelock import FileLock, Timeout
 
-from .config import Recipe, difference, read_toml
+from .config import difference, read_toml
 from .errors import RecipeError, ResourceError, RunInUse
+from .recipe import Recipe
 
 FREE_KEYS = ("name", "summary", "tier", "train.log", "train.grid", "train.checkpoint", "train.keep")  # change no weight
 

@@ -12,9 +12,10 @@ from torch import Tensor, nn
 from . import assemble
 from .api import Game, Progress, Spec, Staged
 from .checkpoint import load_module, read
-from .config import Draft, Recipe
+from .config import Draft
 from .device import Device
 from .errors import CheckpointError, PluginError, RecipeError
+from .recipe import Recipe
 from .registry import Registry, registry
 from .runs import RunFolder
 from .seed import latents

@@ -14,12 +14,12 @@ import torch
 from torch import Tensor, nn
 
 from .api import Batch, Game, Loss, Progress, Regularizer, Side, Staged
-from .config import Number, Stage, value_at
 from .data import Feed
 from .device import Device
 from .ema import Average
 from .errors import PluginError, RunFailed
 from .game import Duel, Scene
+from .recipe import Number, Stage, value_at
 from .seed import latents, seed_of
 
 

@@ -9,9 +9,10 @@ from pathlib import Path
 from typing import Any
 
 from . import DISTRIBUTION
-from .config import Draft, Recipe, read_toml
+from .config import Draft, read_toml
 from .errors import PluginError, RecipeError, did_you_mean
 from .options import parse_value
+from .recipe import Recipe
 from .registry import Record, Registry
 
 COMPOSE = "_compose.toml"  # what a composition without a recipe starts from; a zoo package may bring its own

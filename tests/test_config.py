@@ -10,8 +10,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ganzoo.config import Draft, Schedule, difference, parse_number, read_toml, value_at
+from ganzoo.config import Draft, difference, parse_number, read_toml
 from ganzoo.errors import PluginError, RecipeError
+from ganzoo.recipe import Schedule, value_at
 
 BASE = {
     "data": {"name": "squares"},

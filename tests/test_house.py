@@ -30,33 +30,58 @@ ARROWS: dict[str, set[str]] = {
     "game": {"api"},
     "layers": {"api"},
     "data": {"api", "device", "seed"},
-    "config": {"errors", "options"},
+    "recipe": set(),
+    "config": {"errors", "options", "recipe"},
     "registry": {ROOT, "api", "errors", "options"},  # api: base classes, when a plugin is loaded
-    "trainer": {"api", "config", "data", "device", "ema", "errors", "game", "seed"},
+    "trainer": {"api", "recipe", "data", "device", "ema", "errors", "game", "seed"},
     "assemble": {
-        *("api", "config", "data", "device", "errors", "game", "optimizers", "registry", "seed", "trainer"),
+        *("api", "config", "data", "device", "errors", "game", "optimizers", "recipe", "registry", "seed", "trainer"),
     },
     "checkpoint": {"errors", "trainer"},
-    "zoo": {ROOT, "api", "config", "errors", "options", "registry"},
-    "runs": {"config", "errors"},
+    "zoo": {ROOT, "api", "config", "errors", "options", "recipe", "registry"},
+    "runs": {"config", "errors", "recipe"},
     "pictures": {"errors"},
-    "sampling": {"api", "assemble", "checkpoint", "config", "device", "errors", "registry", "runs", "seed"},
+    "sampling": {"api", "assemble", "checkpoint", "config", "device", "errors", "recipe", "registry", "runs", "seed"},
     "jobs": {
-        *(ROOT, "api", "assemble", "checkpoint", "config", "device", "errors", "pictures", "registry", "runs"),
+        *(ROOT, "api", "assemble", "checkpoint", "device", "errors", "pictures", "recipe", "registry", "runs"),
         *("sampling", "seed", "trainer", "zoo"),
     },
     "console": set(),
     "doctor": {ROOT, "errors", "registry"},
     "cli": {
-        *(ROOT, "assemble", "config", "console", "doctor", "errors", "jobs", "options", "pictures", "registry"),
+        *(ROOT, "assemble", "config", "console", "doctor", "errors", "jobs", "options", "pictures", "recipe", "registry"),
         *("sampling", "zoo"),
     },
     "testing": {
-        *("api", "assemble", "checkpoint", "config", "device", "errors", "game", "options", "registry", "trainer"),
+        *(
+            "api",
+            "assemble",
+            "checkpoint",
+            "config",
+            "device",
+            "errors",
+            "game",
+            "options",
+            "recipe",
+            "registry",
+            "trainer",
+        ),
     },
 }
 FOR_PLUGINS = {"api", "game", "layers"}
-LIGHT = {ROOT, "cli", "config", "console", "doctor", "errors", "options", "registry", "runs", "zoo"}  # no torch on import
+LIGHT = {
+    ROOT,
+    "cli",
+    "config",
+    "console",
+    "doctor",
+    "errors",
+    "options",
+    "recipe",
+    "registry",
+    "runs",
+    "zoo",
+}  # no torch on import
 KINDS_OF_PLUGINS = ("architectures", "losses", "regularizers", "games", "datasets")
 
 

@@ -230,3 +230,14 @@ def test_a_recipe_that_two_packages_offer_must_be_qualified():
     with pytest.raises(RecipeError, match="several packages; say which: 'ganzoo-toolkit:gan' and 'other-zoo:gan'"):
         resolve("gan", Request(), both)
     assert resolve("other-zoo:gan", Request(), both).origin["loss.name"] == "recipe other-zoo:gan"
+
+
+def test_run_names_say_what_was_asked_for(tmp_path):
+    (tmp_path / "my photos").mkdir()
+    request = Request(data=str(tmp_path / "my photos"), loss="hinge", regularizers=("r1=2",), seed=3)
+    assert resolve("dcgan", request, registry()).name == "dcgan+my_photos+hinge+r1+seed3"
+
+
+def test_a_number_for_a_regularizer_that_pays_nothing_is_refused():
+    with pytest.raises(RecipeError, match="'diffaugment' pays no penalty"):
+        resolve("dcgan", Request(regularizers=("diffaugment=2",)), registry())

@@ -24,8 +24,9 @@ import tomli_w
 from ganzoo import DISTRIBUTION
 from ganzoo.api import Regularizer
 from ganzoo.cli.commands import cli
-from ganzoo.config import Draft, Recipe, read_toml
+from ganzoo.config import Draft, read_toml
 from ganzoo.options import MISSING, Option, options_of
+from ganzoo.recipe import Recipe
 from ganzoo.registry import GROUPS, Record, registry
 from ganzoo.zoo import Entry, entries
 

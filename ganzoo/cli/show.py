@@ -43,8 +43,9 @@ def command(name: str, kind: str | None, toml: bool, as_json: bool, **asked: Any
 def _values(recipe: Any) -> list[tuple[str, str, str]]:
     """Return key, value and origin of everything that a run would use, the plugins' own defaults included."""
     from .. import assemble
-    from ..config import TABLES, TEXTS, Latent, Train
+    from ..config import TABLES, TEXTS
     from ..options import MISSING, options_of
+    from ..recipe import Latent, Train
     from ..registry import registry
 
     rows = {

@@ -10,9 +10,10 @@ from torch import Tensor, nn
 
 from .. import assemble
 from ..api import Architecture, Loss, Progress, Spec, TensorDataset
-from ..config import Draft, Recipe
+from ..config import Draft
 from ..device import Device
 from ..options import check_options
+from ..recipe import Recipe
 from ..registry import Registry
 from ..trainer import Report, Trainer
 
