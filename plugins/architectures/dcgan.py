@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from ganzoo.api import Architecture, DiscriminatorOutput, PluginError, Spec
 from ganzoo.layers.conditional import LabelledLatent, LabelledMap
 from ganzoo.layers.images import image_format
+from ganzoo.layers.projections import FromPixel, ToPixel
 
 Norm = Literal["batch", "layer", "none"]
 
@@ -73,7 +74,7 @@ class Generator(nn.Module):
         super().__init__()
         self.condition = condition
         layers: list[nn.Module] = [
-            nn.ConvTranspose2d(condition.width, widths[0], 4, bias=norm == "none"),
+            FromPixel(condition.width, widths[0], 4, bias=norm == "none"),
             *normed(norm, widths[0]),
             nn.ReLU(),
         ]
@@ -97,7 +98,7 @@ class Discriminator(nn.Module):
         for width, out in pairwise(widths):
             layers += [down(width, out, kernel, bias=norm == "none"), *normed(norm, out), nn.LeakyReLU(0.2)]
         self.layers = nn.Sequential(*layers)
-        self.logit = nn.Conv2d(widths[-1], 1, 4, bias=False)
+        self.logit = ToPixel(widths[-1], 1, 4, bias=False)
         self.apply(initialise)
 
     def forward(self, x: Tensor, label: Tensor | None = None) -> DiscriminatorOutput:
