@@ -8,11 +8,12 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from rich.console import Console
+from rich.console import Console, Group
 from rich.table import Table
 from rich.text import Text
 
 if TYPE_CHECKING:
+    from rich.live import Live as RichLive
     from rich.progress import Progress, TaskID
 
     from .recipe import Recipe
@@ -123,35 +124,34 @@ class Plain:
 
 
 class Live:
-    """A progress bar with speed, time left and the latest terms beneath it."""
+    """A progress bar with speed and time left, and the latest terms beneath it."""
 
     def __init__(self, console: Console) -> None:
         self.console = console
-        self._progress: Progress | None = None
+        self._bar: Progress | None = None
         self._task: TaskID | None = None
+        self._view: RichLive | None = None
 
     def start(self, recipe: Recipe, trainer: Trainer, folder: Path) -> None:
         """Open the bar."""
+        from rich.live import Live as RichLive
         from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn
 
         self.note(header(recipe, trainer, folder))
-        text = [
-            TextColumn(f"{{task.{field}}}", markup=False) for field in ("description", "fields[speed]", "fields[terms]")
-        ]
-        self._progress = Progress(text[0], BarColumn(), TaskProgressColumn(), text[1], text[2], console=self.console)
-        total = trainer.plan.total
-        self._task = self._progress.add_task(
-            plain(recipe.name), total=total, completed=trainer.samples, speed="starting", terms=""
+        name, speed = (TextColumn(f"{{task.{field}}}", markup=False) for field in ("description", "fields[speed]"))
+        self._bar = Progress(name, BarColumn(), TaskProgressColumn(), speed, console=self.console)
+        self._task = self._bar.add_task(
+            plain(recipe.name), total=trainer.plan.total, completed=trainer.samples, speed="starting"
         )
-        self._progress.start()
+        self._view = RichLive(self._bar, console=self.console, refresh_per_second=4)
+        self._view.start()
 
     def report(self, report: Report, speed: float, left: float) -> None:
-        """Move the bar."""
-        if self._progress is not None and self._task is not None:
+        """Move the bar and show the terms."""
+        if self._bar is not None and self._task is not None and self._view is not None:
             text = f"{speed:,.0f} images/s, {duration(left)} left"
-            self._progress.update(
-                self._task, completed=report.progress.samples, speed=text, terms=f"\n  {terms_text(report.terms)}"
-            )
+            self._bar.update(self._task, completed=report.progress.samples, speed=text)
+            self._view.update(Group(self._bar, Text(plain(terms_text(report.terms)))))
 
     def note(self, text: str) -> None:
         """Print a line above the bar."""
@@ -159,6 +159,6 @@ class Live:
 
     def stop(self) -> None:
         """Close the bar and leave it as it stands."""
-        if self._progress is not None:
-            self._progress.stop()
-            self._progress = None
+        if self._view is not None:
+            self._view.stop()
+            self._view = None
