@@ -26,6 +26,7 @@ __all__ = [
     "DataError",
     "Dataset",
     "DiscriminatorOutput",
+    "Extractor",
     "Game",
     "Loss",
     "PluginError",
@@ -242,6 +243,19 @@ class TensorDataset:
         """Return the same data held on another device."""
         labels = None if self.labels is None else self.labels.to(device)
         return TensorDataset(self.samples.to(device), labels, classes=self.spec.classes, fingerprint=self.fingerprint)
+
+
+class Extractor(nn.Module):
+    """Images uint8 [N, C, H, W] to features [N, F] for the benchmark; `id` carries the hash of its weights.
+
+    It is built in eval mode and draws nothing: an image's features follow from that image alone.
+    """
+
+    id: str
+
+    def forward(self, images: Tensor) -> Tensor | tuple[Tensor, Tensor]:
+        """Return features [N, F], or (features, logits [N, K]) where it classifies."""
+        raise PluginError(f"extractor {type(self).__name__} does not define 'forward'")
 
 
 def fingerprint_of(*tensors: Tensor | None) -> str:

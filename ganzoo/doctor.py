@@ -11,15 +11,16 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
 from . import DISTRIBUTION
 from .errors import PluginError
-from .registry import GROUPS, Record, Registry, registry
+from .registry import GROUPS, Problem, Record, Registry, registry
 
-__all__ = ["Finding", "diagnose"]
+__all__ = ["Finding", "diagnose", "doubtful"]
 
 TORCH = (2, 10)  # before it, torch.load runs code from hostile files even with weights_only (CVE-2026-24747)
 PACKAGES = (DISTRIBUTION, "torch", "torchvision", "torch-fidelity", "safetensors", "click", "rich")
@@ -53,13 +54,18 @@ class Finding:
     remedy: str = ""
 
 
-def diagnose(load_plugins: bool = False) -> list[Finding]:
-    """Look at everything; plugins are imported only if asked for, each package in a process of its own."""
+def diagnose(load_plugins: bool = False, seconds: float | None = None) -> list[Finding]:
+    """Look at everything; plugins are imported only if asked for, each package in a process of its own.
+
+    A package whose imports take longer than `seconds` (default: a minute) is reported as one that hangs.
+    """
     known = registry()
     python = Finding("python", "ok", f"{sys.version.split()[0]} at {sys.executable}")
     findings = [python, *map(_package, PACKAGES), *_torch(), *_plugins(known)]
     if load_plugins:
-        findings += [_loaded(name, known) for name in sorted({record.distribution for record in known.records})]
+        packages = sorted({record.distribution for record in known.records})
+        with ThreadPoolExecutor(_cores()) as pool:  # a package that hangs must not keep the others waiting
+            findings += pool.map(lambda name: _loaded(name, known, seconds), packages)
     return [*findings, *_disk()]
 
 
@@ -134,18 +140,58 @@ def _plugins(known: Registry) -> Iterator[Finding]:
             names = [record.qualified for record in known.of(kind) if record.name == name]
             text = f"is offered by {len(names)} packages"
             yield Finding(f"{kind} {name!r}", "warning", text, f"write {' or '.join(names)}")
+    for problem in doubtful(known):
+        remedy = "keep one of the installations" if "more than once" in problem.message else "reinstall it"
+        yield Finding(f"package {problem.distribution} {problem.version}", "warning", problem.message, remedy)
     packages = {record.distribution for record in known.records}
     yield Finding("plugins", "ok", f"{len(known.records)} from {', '.join(sorted(packages)) or 'no package'}")
 
 
-def _loaded(distribution: str, known: Registry) -> Finding:
+def doubtful(known: Registry) -> list[Problem]:
+    """Return the packages that are found, but not as meant: installed twice, or a zoo without a folder."""
+    found = []
+    for record in known.of("zoo"):
+        try:
+            known.zoo_folder(record)
+        except PluginError as error:
+            found.append(Problem(record.distribution, record.version, str(error)))
+    packages = {_canonical(record.distribution): record for record in known.records}
+    for name, places in _places(set(packages)).items():
+        if len(places) > 1:
+            record = packages[name]
+            text = f"is installed more than once: {places[0]} is used and {', '.join(places[1:])} is not"
+            found.append(Problem(record.distribution, record.version, text))
+    return sorted(found, key=lambda one: (one.distribution, one.message))
+
+
+def _places(packages: set[str]) -> dict[str, list[str]]:
+    """Return where the metadata of these packages lies, in the order of the import path; nothing is opened."""
+    here = os.path.realpath(os.curdir)
+    folders = dict.fromkeys(os.path.realpath(folder) for folder in sys.path if folder)
+    found: dict[str, list[str]] = {}
+    for folder in folders:
+        if folder == here or not os.path.isdir(folder):
+            continue
+        for entry in sorted(os.listdir(folder)):
+            name = _canonical(entry.partition("-")[0]) if entry.endswith(".dist-info") else ""
+            if name in packages:
+                found.setdefault(name, []).append(os.path.join(folder, entry))
+    return found
+
+
+def _canonical(distribution: str) -> str:
+    return re.sub(r"[-_.]+", "-", distribution).lower()
+
+
+def _loaded(distribution: str, known: Registry, seconds: float | None = None) -> Finding:
     """Import a package's plugins in a child process; a plugin that hangs or kills it is named."""
+    limit = PLUGIN_SECONDS if seconds is None else seconds
     records = _of(distribution, known)
     name = f"imports of {distribution} {records[0].version}"
-    code, reports, output = _child(LOAD, PLUGIN_SECONDS, distribution)
+    code, reports, output = _child(LOAD, limit, distribution)
     errors = [error for error in reports if error]
     if len(reports) < len(records):  # in order, so the first without a report is the culprit
-        reason = f"did not finish within {PLUGIN_SECONDS} s" if code is None else f"ended ({_ending(code, output)})"
+        reason = f"did not finish within {limit:g} s" if code is None else f"ended ({_ending(code, output)})"
         errors.append(f"the import of {records[len(reports)]} {reason}")
     if errors:
         return Finding(name, "problem", "; ".join(errors), f"pip install --upgrade --force-reinstall {distribution}")

@@ -23,10 +23,10 @@ from .errors import CheckpointError, DataError, GanzooError, Interrupted, Resour
 from .recipe import Recipe
 from .registry import Registry, registry
 from .runs import RunFolder
-from .sampling import Model, load
+from .sampling import Model, changed_plugins, load
 from .seed import latents
 from .trainer import Report, Trainer
-from .zoo import Request, resolve
+from .zoo import Request, at_home, resolve
 
 GRID = 64  # samples of a grid
 
@@ -103,6 +103,7 @@ def run_recipe(
     """Train a resolved recipe in a folder, resuming what is there; the terms of every error are in its one sentence."""
     reporter = reporter or Silent()
     folder = RunFolder(place)
+    known = at_home(recipe, known)
     assemble.records(recipe, known)  # every name is known before anything is written
     chosen = Device.choose(device, recipe.train.precision)
     with folder.locked():
@@ -115,10 +116,10 @@ def run_recipe(
             with _memory(recipe):
                 return _train(recipe, known, folder, chosen, reporter)
         except Interrupted:
-            folder.set_state("interrupted")
+            _ended(folder, "interrupted")
             raise
         except GanzooError as error:
-            folder.set_state("failed", reason=str(error))
+            _ended(folder, "failed", reason=str(error))
             raise
         finally:
             reporter.stop()
@@ -148,9 +149,10 @@ def _train(recipe: Recipe, known: Registry, folder: RunFolder, device: Device, r
     folder.prune(recipe.train.keep)
     folder.rewind_log(trainer.samples)
     if trainer.samples >= trainer.plan.total:
-        folder.set_state("finished", samples=trainer.samples)
+        folder.set_state("finished", samples=trainer.samples, plugins=provenance["plugins"])
         return Outcome(folder.path, trainer.samples, True, 0.0)
-    folder.set_state("running", device=str(device.device), precision="bf16" if device.bf16 else "fp32")
+    precision = "bf16" if device.bf16 else "fp32"
+    folder.set_state("running", device=str(device.device), precision=precision, plugins=provenance["plugins"])
     reporter.start(recipe, trainer, folder.path)
     started = time.monotonic()
     with signals() as caught:
@@ -164,8 +166,13 @@ def _train(recipe: Recipe, known: Registry, folder: RunFolder, device: Device, r
                 "all saved; the same command goes on",
                 128 + caught[0],
             )
-    folder.set_state("finished", samples=trainer.samples)
+    _ended(folder, "finished", samples=trainer.samples)
     return Outcome(folder.path, trainer.samples, False, time.monotonic() - started)
+
+
+def _ended(folder: RunFolder, state: str, **more: Any) -> None:
+    """Write how a run ended; the plugins that it used stay on record."""
+    folder.set_state(state, **more, plugins=folder.state().get("plugins", []))
 
 
 def provenance_of(recipe: Recipe, known: Registry, trainer: Trainer, data: Dataset) -> dict[str, Any]:
@@ -200,9 +207,8 @@ def _resume(folder: RunFolder, trainer: Trainer, provenance: dict[str, Any], rep
             )
         for line in itertools.chain(_changes(old, provenance, "versions"), _changes(old, provenance, "engine")):
             reporter.note(f"warning: going on is not bit-exact: {line}")
-        for then, now in zip(old["plugins"], provenance["plugins"], strict=False):
-            if then["sha256"] != now["sha256"]:
-                reporter.note(f"warning: {now['kind']} {now['name']!r} of {now['distribution']} changed since then")
+        for line in changed_plugins(old["plugins"], provenance["plugins"]):
+            reporter.note(f"warning: going on is not bit-exact: {line}")
         checkpoint.restore(trainer, tensors, counters)
         reporter.note(f"going on at {trainer.samples:,} samples from {path}")
         return
@@ -307,6 +313,7 @@ class Estimate:
 def estimate(recipe: Recipe, known: Registry, device: str = "auto", rounds: int = 3) -> Estimate:
     """Play a few rounds without writing anything, and say what the whole run will take."""
     chosen = Device.choose(device, recipe.train.precision)
+    known = at_home(recipe, known)
     times = []
     with _memory(recipe):
         trainer = assemble.trainer(recipe, known, chosen)

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import sys
 import tomllib
-from collections.abc import Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 
 import torch
@@ -16,11 +17,12 @@ from .config import Draft
 from .device import Device
 from .errors import CheckpointError, PluginError, RecipeError
 from .recipe import Recipe
-from .registry import Registry, registry
+from .registry import PACKAGE, VERSION, Record, Registry, registry
 from .runs import RunFolder
 from .seed import latents
 
 BATCH = 64  # samples made at a time
+RECORDED = ("kind", "name", "distribution", "version", "sha256")  # what a checkpoint says of each plugin, at least
 
 
 class Model:
@@ -101,7 +103,7 @@ def load(place: str | Path, device: str = "auto") -> Model:
     tensors, counters, provenance = read(path)
     known = registry()
     try:
-        notes = _check_plugins(provenance["plugins"], known)
+        known = _recorded(provenance["plugins"], known)
         raw = tomllib.loads(provenance["recipe"])
         recipe = Draft(str(raw.get("name", path.stem)), raw, f"checkpoint {path.name}").finish()
         spec = Spec(shape=tuple(provenance["spec"]["shape"]), classes=int(provenance["spec"]["classes"]))
@@ -120,7 +122,7 @@ def load(place: str | Path, device: str = "auto") -> Model:
     chosen.place(parts.game)
     _announce(parts, assemble.plan(recipe, parts.game).at(samples, rounds)[0])
     model = Model(recipe, parts.game, parts.nets, parts.spec, chosen, path)
-    model.notes = notes
+    model.notes = list(_changes(provenance["plugins"], known))
     return model
 
 
@@ -132,19 +134,53 @@ def _announce(parts: assemble.Cast, progress: Progress) -> None:
                 module.on_progress(progress)
 
 
-def _check_plugins(used: list[dict[str, str]], known: Registry) -> list[str]:
-    """Say what to install for a missing plugin, and note changed versions; a name is only ever looked up."""
-    notes = []
+def _recorded(used: list[dict[str, str]], known: Registry) -> Registry:
+    """Return the registry in which each plugin's name means the package on record, whatever else offers it by now.
+
+    PluginError says what to install for a missing one; a name is only ever looked up.
+    """
+    meant: dict[tuple[str, str], set[str]] = {}
     for plugin in used:
-        kind, name, distribution = plugin["kind"], plugin["name"], plugin["distribution"]
+        kind, name, distribution, version, _ = (str(plugin[key]) for key in RECORDED)
         if kind in ("dataset", "reader"):
             continue  # samples need no data
-        here = [r for r in known.of(kind) if r.name == name and r.distribution == distribution]
-        if not here:
-            raise PluginError(
-                f"this checkpoint needs {kind} {name!r} of {distribution} {plugin['version']}; "
-                f"run: pip install '{distribution}=={plugin['version']}'"
-            )
-        if here[0].version != plugin["version"]:
-            notes.append(f"{kind} {name!r}: trained with {distribution} {plugin['version']}, now {here[0].version}")
-    return notes
+        if not PACKAGE.fullmatch(distribution) or not VERSION.fullmatch(version):
+            raise ValueError(f"{distribution!r} {version!r} is no package")  # nobody should copy it into a shell
+        if _find(plugin, known) is None:
+            remedy = f"pip install '{distribution}=={version}'"
+            raise PluginError(f"this checkpoint needs {kind} {name!r} of {distribution} {version}; run: {remedy}")
+        meant.setdefault((kind, name), set()).add(distribution)
+    kept = [r for r in known.records if r.distribution in meant.get((r.kind, r.name), {r.distribution})]
+    return Registry(kept, known.problems)
+
+
+def _find(plugin: Mapping[str, str], known: Registry) -> Record | None:
+    found = [r for r in known.of(plugin["kind"]) if (r.name, r.distribution) == (plugin["name"], plugin["distribution"])]
+    return found[0] if found else None
+
+
+def _changes(used: Iterable[Mapping[str, str]], known: Registry) -> Iterator[str]:
+    """Compare the plugins on record with those that are here; of what samples do not need, the version only."""
+    for plugin in used:
+        record = _find(plugin, known)
+        if record is not None and plugin["kind"] not in ("dataset", "reader"):
+            now = known.provenance(record)
+            loaded = record.module in sys.modules  # else its source cannot be told where one module passes on another's
+            yield from changed_plugins([plugin], [now if loaded else {**now, "sha256": plugin["sha256"]}])
+
+
+def changed_plugins(then: Iterable[Mapping[str, str]], now: Iterable[Mapping[str, str]]) -> list[str]:
+    """Say which plugins, by kind, name and package, have another version or another source than they had."""
+    before = {(plugin["kind"], plugin["name"], plugin["distribution"]): plugin for plugin in then}
+    return [note for plugin in now if (note := _change(before, plugin))]
+
+
+def _change(before: Mapping[tuple[str, str, str], Mapping[str, str]], plugin: Mapping[str, str]) -> str:
+    kind, name, distribution, version, sha256 = (plugin[key] for key in RECORDED)
+    old = before.get((kind, name, distribution))
+    if old is None:
+        return f"{kind} {name!r} of {distribution} {version} was not used before"
+    if old["version"] != version:
+        return f"{kind} {name!r}: trained with {distribution} {old['version']}, now {version}"
+    changed = old["sha256"] != sha256
+    return f"{kind} {name!r}: the source in {distribution} {version} changed since it was trained with" if changed else ""

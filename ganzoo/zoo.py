@@ -17,6 +17,7 @@ from .registry import Record, Registry
 
 COMPOSE = "_compose.toml"  # what a composition without a recipe starts from; a zoo package may bring its own
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._+-]{0,99}")
+TYPED = ("--", "the command", "the caller")  # origins of what was asked for beside the recipe
 KEPT = ("size", "channels", "labels")  # options that every image dataset shares, kept when --data changes the set
 
 
@@ -94,6 +95,30 @@ def resolve(name: str, request: Request, registry: Registry) -> Recipe:
     if not NAME.fullmatch(draft.name):
         raise RecipeError(f"recipe name {draft.name!r} cannot name a folder; use letters, digits and . _ + -")
     return draft.finish()
+
+
+def at_home(recipe: Recipe, registry: Registry) -> Registry:
+    """Return the registry as the recipe's own package means it.
+
+    A bare name in a packaged recipe is that package's plugin where it has one, whatever else is installed. A name that was
+    typed stays as ambiguous as it is.
+    """
+    origins = set(recipe.origin.values())
+    homes = {origin.removeprefix("recipe ").partition(":")[0] for origin in origins if origin.startswith("recipe ")}
+    home = next(iter(homes), DISTRIBUTION if "composition" in origins else "")
+    meant = {(kind, name) for kind, name, origin in _names(recipe) if not origin.startswith(TYPED)}
+    mine = {(record.kind, record.name) for record in registry.records if record.distribution == home} & meant
+    kept = [one for one in registry.records if (one.kind, one.name) not in mine or one.distribution == home]
+    return Registry(kept, registry.problems)
+
+
+def _names(recipe: Recipe) -> list[tuple[str, str, str]]:
+    """Return kind, name and origin of each plugin that a recipe names."""
+    origin = recipe.origin.get
+    named = [("architecture", recipe.architecture.name, origin("architecture.name", ""))]
+    named += [("loss", recipe.loss.name, origin("loss.name", "")), ("dataset", recipe.data.name, origin("data.name", ""))]
+    named += [("game", recipe.game.name, origin("game.name", ""))] if recipe.game else []
+    return named + [("regularizer", part.name, origin(f"regularizer.{part.name}", "")) for part in recipe.regularizers]
 
 
 def _start(name: str, registry: Registry) -> Draft:

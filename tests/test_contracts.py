@@ -6,7 +6,10 @@ import pytest
 
 from ganzoo.errors import DataError
 from ganzoo.registry import registry
-from ganzoo.testing import checks, parametrize_with_checks
+from ganzoo.testing import check_recipe, checks, parametrize_with_checks
+from ganzoo.testing.checking import function_checks
+from ganzoo.testing.imports import imported, listing_imports_nothing
+from ganzoo.zoo import entries
 
 
 def plugins(kind):
@@ -45,3 +48,31 @@ def test_dataset(name, split, labels, tmp_path, monkeypatch):
         pytest.skip(f"not to be had on this machine: {error}")
     for check in checks("dataset", data):
         check.run()
+
+
+@pytest.mark.parametrize("name", [entry.qualified for entry in entries(registry())], ids=lambda name: name.split(":")[1])
+def test_recipe(name):
+    found = list(check_recipe(name))
+    assert [one.result for one in found] in (["ok"] * 3, ["unchecked"]), found
+
+
+@pytest.mark.parametrize(
+    "check",
+    [
+        pytest.param(check, id=f"{name}-{check.promise}")
+        for kind in ("dataset", "reader")
+        for name, plugin in plugins(kind).items()
+        for check in function_checks(kind, plugin)
+    ],
+)
+def test_function(check):
+    check.run()
+
+
+def test_imports_are_quiet_and_quick():
+    problems = imported([record.module for record in registry().records])
+    assert not any(problems.values()), problems
+
+
+def test_listing_imports_nothing():
+    listing_imports_nothing({record.module for record in registry().records})

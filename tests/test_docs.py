@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import importlib.util
+import inspect
 import json
 import os
 import re
@@ -110,6 +111,34 @@ def test_the_generated_pages_cover_every_plugin_kind_recipe_and_exit_code():
     zoo = (ROOT / "docs" / "zoo.md").read_text(encoding="utf-8")
     for path in (ROOT / "zoo_configs").glob("[!_]*.toml"):
         assert f"\n## {path.stem}\n" in zoo
+
+
+def test_the_contracts_page_has_every_public_name_with_what_it_is_for():
+    module = generator()
+    page = module.contracts_page()
+    for source in module.CONTRACTS:
+        for name in source.__all__:
+            section = re.search(rf"^### {name}\n\n(.*?)(?=^##|\Z)", page, re.MULTILINE | re.DOTALL)
+            assert section, name
+            assert name in section[1]
+            assert "```python\n" in section[1]
+            thing = getattr(source, name)
+            for method in vars(thing) if isinstance(thing, type) else ():
+                public = inspect.isfunction(vars(thing)[method]) and not method.startswith("_")
+                assert not public or f"def {method}(" in section[1], f"{name}.{method}"
+    spec = page.partition("### Spec\n")[2].partition("\n### ")[0]
+    assert "classes: int = 0  # 0: no labels are passed" in spec
+    assert "contracts.md" in GUIDE.read_text(encoding="utf-8")
+
+
+def test_other_packages_are_described_in_a_folder_of_their_own_only(tmp_path, capsys):
+    with pytest.raises(SystemExit) as end:
+        generator().main(["--also", "somebody"])
+    assert end.value.code == 2
+    assert "--to" in capsys.readouterr().err
+    assert generator().main(["--to", str(tmp_path / "docs")]) == 0
+    for name in ("plugins.md", "zoo.md", "cli.md", "contracts.md"):
+        assert (tmp_path / "docs" / name).read_bytes() == (ROOT / "docs" / name).read_bytes()
 
 
 def test_every_row_of_a_generated_table_has_the_columns_of_its_head():

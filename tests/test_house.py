@@ -48,9 +48,10 @@ ARROWS: dict[str, set[str]] = {
     },
     "console": set(),
     "doctor": {ROOT, "errors", "registry"},
+    "scaffold": {ROOT, "errors", "registry"},
     "cli": {
         *(ROOT, "assemble", "config", "console", "doctor", "errors", "jobs", "options", "pictures", "recipe", "registry"),
-        *("sampling", "zoo"),
+        *("sampling", "scaffold", "testing", "zoo"),
     },
     "testing": {
         *(
@@ -59,12 +60,14 @@ ARROWS: dict[str, set[str]] = {
             "checkpoint",
             "config",
             "device",
+            "doctor",
             "errors",
             "game",
             "options",
             "recipe",
             "registry",
             "trainer",
+            "zoo",
         ),
     },
 }
@@ -80,6 +83,7 @@ LIGHT = {
     "recipe",
     "registry",
     "runs",
+    "scaffold",
     "zoo",
 }  # no torch on import
 KINDS_OF_PLUGINS = ("architectures", "losses", "regularizers", "games", "datasets")

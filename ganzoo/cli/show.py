@@ -47,6 +47,7 @@ def _values(recipe: Any) -> list[tuple[str, str, str]]:
     from ..options import MISSING, options_of
     from ..recipe import Latent, Train
     from ..registry import registry
+    from ..zoo import at_home
 
     rows = {
         key: (key, str(_at(recipe.raw, key)), origin)
@@ -54,7 +55,7 @@ def _values(recipe: Any) -> list[tuple[str, str, str]]:
         if key not in ("name", "summary")
     }
     defaults: list[tuple[str, Any, str]] = [("train", Train, "ganzoo"), ("latent", Latent, "ganzoo")]
-    for record in assemble.records(recipe, registry()):
+    for record in assemble.records(recipe, at_home(recipe, registry())):
         table = {"regularizer": f"regularizer.{record.name}", "dataset": "data", "reader": "data"}.get(
             record.kind, record.kind
         )

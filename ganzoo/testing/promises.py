@@ -2,62 +2,77 @@
 
 from __future__ import annotations
 
+import functools
 import inspect
 import re
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from .. import checkpoint
-from ..api import Dataset, DiscriminatorOutput, Loss, Spec
+from ..api import Dataset, DiscriminatorOutput, Loss, Regularizer, Side, Spec
 from ..errors import PluginError
 from ..game import Duel
-from ..options import MISSING, options_of
-from ..trainer import Trainer
-from .tiny import Factory, Onlooker, TinyDiscriminator, tiny_data, tiny_trainer
+from ..options import MISSING, check_options, options_of
+from .contract import ContractError, require
+from .tiny import Factory, TinyDiscriminator, TinyGenerator
 
-GUIDE = "docs/writing-plugins.md"
 COUNT = 4
-
-
-class ContractError(AssertionError):
-    """A broken promise: what was expected, what was found, and where to read more."""
-
-    def __init__(self, expected: str, found: str, chapter: str) -> None:
-        super().__init__(f"expected {expected}; found {found} (see {GUIDE}, {chapter})")
-
-
-def require(holds: bool, expected: str, found: str, chapter: str) -> None:
-    """Raise ContractError unless the promise holds."""
-    if not holds:
-        raise ContractError(expected, found, chapter)
+SIDES: tuple[Side, ...] = ("discriminator", "generator")
 
 
 # every kind -----------------------------------------------------------------------------------------------------------
 
 
-def documented(plugin: Factory) -> None:
-    """Its docstring says in one sentence what it is for, and names its source."""
-    text = inspect.getdoc(plugin) or ""
+def summarised(plugin: Factory) -> None:
+    """Its docstring says in one sentence what it is for."""
+    text = _text(plugin)
     require(
         len(text.split("\n")[0]) > 10, "a docstring whose first line says what it is for", repr(text[:40]), "Documentation"
     )
+
+
+def documented(plugin: Factory) -> None:
+    """Its docstring says in one sentence what it is for, and names its source."""
+    summarised(plugin)
+    text = _text(plugin)
     source = re.search(r"arXiv:\d{4}\.\d{4,5}|doi:|\(\D*\d{4}\b|https?://", text)
     require(
         source is not None, "a source in the docstring: arXiv id, doi, (Author YEAR) or address", "none", "Documentation"
     )
 
 
+def _text(plugin: Factory) -> str:
+    plugin = plugin.func if isinstance(plugin, functools.partial) else plugin
+    return inspect.cleandoc(plugin.__doc__ or "")  # its own one: a base class speaks for itself
+
+
+def options_are_keyword_only(plugin: Factory) -> None:
+    """No option can be given by its position: the signature is the schema of a recipe's table."""
+    try:
+        options_of(plugin)
+    except PluginError as error:
+        raise ContractError("keyword-only options", str(error), "Options") from None
+
+
 def options_are_typed(plugin: Factory) -> None:
-    """Every option is keyword-only, annotated and kept under its own name."""
-    options = options_of(plugin)
-    for option in options.values():
-        require(
-            option.annotation is not inspect.Parameter.empty, f"an annotation of option {option.name!r}", "none", "Options"
-        )
-    if inspect.isclass(plugin) and all(option.default is not MISSING for option in options.values()):
+    """Every option is annotated, has a default that fits its annotation, and is kept under its own name."""
+    try:
+        options = options_of(plugin)
+    except PluginError:
+        return  # the promise above tells that
+    function: Any = plugin.__init__ if inspect.isclass(plugin) else plugin
+    for parameter in inspect.signature(function).parameters.values():
+        typed = parameter.name not in options or parameter.annotation is not inspect.Parameter.empty
+        require(typed, f"an annotation of option {parameter.name!r}", "none", "Options")
+    if any(option.default is MISSING for option in options.values()):
+        return  # it cannot be built without a value of somebody's choice
+    try:
+        check_options("the plugin", plugin, {option.name: option.default for option in options.values()})
+    except PluginError as error:
+        raise ContractError("defaults that fit their annotations", str(error), "Options") from None
+    if inspect.isclass(plugin):
         built = plugin()
         for option in options.values():
             require(
@@ -68,8 +83,10 @@ def options_are_typed(plugin: Factory) -> None:
 # architectures --------------------------------------------------------------------------------------------------------
 
 
-def specs(plugin: Factory) -> Iterator[Spec]:
-    """Yield the specs of 16 to 64 pixels, grey and colour, with and without classes, that an architecture accepts."""
+@functools.lru_cache(maxsize=8)  # the largest networks take a second to build, and each promise asks
+def specs(plugin: Factory) -> tuple[Spec, ...]:
+    """Return the specs of 16 to 64 pixels, grey and colour, with and without classes, that an architecture accepts."""
+    accepted = []
     for size in (16, 32, 64):
         for channels in (1, 3):
             for classes in (0, 3):
@@ -78,16 +95,25 @@ def specs(plugin: Factory) -> Iterator[Spec]:
                     plugin().discriminator(spec)
                 except PluginError:
                     continue  # it says that it cannot: that is a claim not made
-                yield spec
+                accepted.append(spec)
+    return tuple(accepted)
 
 
-def _pair(plugin: Factory, spec: Spec) -> tuple[nn.Module, nn.Module, Tensor, dict[str, Tensor]]:
+def smallest(plugin: Factory) -> Iterator[Spec]:
+    """Yield the first accepted spec without classes and the first with some."""
+    for labelled in (False, True):
+        yield from [spec for spec in specs(plugin) if bool(spec.classes) == labelled][:1]
+
+
+def pair(plugin: Factory, spec: Spec) -> tuple[nn.Module, nn.Module, Tensor, dict[str, Tensor]]:
+    """Return both networks from the same seed, latents, and labels where there are classes."""
     torch.manual_seed(0)
     cond = {"label": torch.arange(COUNT) % spec.classes} if spec.classes else {}
     return plugin().generator(spec), plugin().discriminator(spec), torch.randn(COUNT, spec.latent), cond
 
 
-def _logits(output: Any) -> Tensor:
+def logits_of(output: Any) -> Tensor:
+    """Return the logits of what a discriminator returned."""
     logits = output.logits if isinstance(output, DiscriminatorOutput) else output
     require(isinstance(logits, Tensor), "logits as a tensor", type(logits).__name__, "An architecture")
     return logits
@@ -95,23 +121,24 @@ def _logits(output: Any) -> Tensor:
 
 def builds_somewhere(plugin: Factory) -> None:
     """It builds for at least one size of 16, 32 or 64 pixels."""
-    require(any(True for _ in specs(plugin)), "networks for 16, 32 or 64 pixels", "PluginError for all", "An architecture")
+    require(bool(specs(plugin)), "networks for 16, 32 or 64 pixels", "PluginError for all", "An architecture")
 
 
 def samples_fit_the_spec(plugin: Factory) -> None:
     """The generator's samples have the spec's shape, are finite and lie in [-1, 1]."""
     for spec in specs(plugin):
-        G, _, z, cond = _pair(plugin, spec)
+        G, _, z, cond = pair(plugin, spec)
         x = G(z, **cond)
         require(x.shape == (COUNT, *spec.shape), f"samples {(COUNT, *spec.shape)}", str(tuple(x.shape)), "An architecture")
+        require(x.is_floating_point() and bool(torch.isfinite(x).all()), "finite floats", f"{x.dtype}", "An architecture")
         require(bool(x.abs().max() <= 1), "samples in [-1, 1]", f"{x.abs().max():.3g} at {spec}", "An architecture")
 
 
 def logits_are_one_row_a_sample(plugin: Factory) -> None:
     """The discriminator gives finite logits [N] or [N, K]."""
     for spec in specs(plugin):
-        _, D, _, cond = _pair(plugin, spec)
-        logits = _logits(D(torch.rand(COUNT, *spec.shape) * 2 - 1, **cond))
+        _, D, _, cond = pair(plugin, spec)
+        logits = logits_of(D(torch.rand(COUNT, *spec.shape) * 2 - 1, **cond))
         fits = logits.ndim in (1, 2) and len(logits) == COUNT and bool(torch.isfinite(logits).all())
         require(fits, f"finite logits [{COUNT}] or [{COUNT}, K]", str(tuple(logits.shape)), "An architecture")
 
@@ -119,8 +146,8 @@ def logits_are_one_row_a_sample(plugin: Factory) -> None:
 def gradients_reach_everything(plugin: Factory) -> None:
     """A loss on the logits moves every parameter of both networks."""
     for spec in specs(plugin):
-        G, D, z, cond = _pair(plugin, spec)
-        _logits(D(G(z, **cond), **cond)).square().sum().backward()  # type: ignore[no-untyped-call]
+        G, D, z, cond = pair(plugin, spec)
+        logits_of(D(G(z, **cond), **cond)).square().sum().backward()  # type: ignore[no-untyped-call]
         for network, net in (("generator", G), ("discriminator", D)):
             lost = [name for name, p in net.named_parameters() if p.requires_grad and p.grad is None]
             require(not lost, f"a gradient for every parameter of the {network}", f"none for {lost}", "An architecture")
@@ -129,7 +156,7 @@ def gradients_reach_everything(plugin: Factory) -> None:
 def discriminator_is_differentiable_twice(plugin: Factory) -> None:
     """Gradient penalties work: the input gradient has finite gradients itself."""
     for spec in specs(plugin):
-        _, D, _, cond = _pair(plugin, spec)
+        _, D, _, cond = pair(plugin, spec)
         duel = Duel(D, torch.rand(COUNT, *spec.shape), torch.rand(COUNT, *spec.shape), real_cond=cond)
         duel.input_gradient("real").square().sum().backward()  # type: ignore[no-untyped-call]
         found = [p.grad for p in D.parameters() if p.grad is not None]
@@ -137,10 +164,31 @@ def discriminator_is_differentiable_twice(plugin: Factory) -> None:
         require(finite, "finite gradients of the input gradient", "none or not finite", "An architecture")
 
 
+def mixes_samples(net: nn.Module, x: Tensor, cond: Mapping[str, Tensor]) -> bool:
+    """In training mode, do a discriminator's logits for the first sample change with the other samples of the batch?"""
+    training = net.training
+    net.train()
+    first = []
+    with torch.no_grad():
+        for batch in (x, torch.cat([x[:1], torch.rand_like(x[1:]) * 2 - 1])):
+            torch.manual_seed(0)  # dropout and noise inside D are the same for both
+            first.append(logits_of(net(batch, **cond)).float()[0])
+    net.train(training)
+    return bool((first[0] - first[1]).abs().max() > 1e-6 + 1e-4 * first[0].abs().max())
+
+
+def samples_are_judged_alone(plugin: Factory) -> None:
+    """In training mode D's logits for a sample do not change with the rest of its batch, as gradient penalties need it."""
+    for spec in smallest(plugin):
+        _, D, _, cond = pair(plugin, spec)
+        mixed = mixes_samples(D, torch.rand(COUNT, *spec.shape) * 2 - 1, cond)
+        require(not mixed, "logits that follow from one sample each", "a discriminator that mixes samples", "A regularizer")
+
+
 def one_sample_works(plugin: Factory) -> None:
     """In eval mode a single sample gives what it gives in a batch."""
     for spec in specs(plugin):
-        G, _, z, cond = _pair(plugin, spec)
+        G, _, z, cond = pair(plugin, spec)
         G.eval()
         one = G(z[:1], **{key: value[:1] for key, value in cond.items()})
         close = torch.allclose(one, G(z, **cond)[:1], atol=1e-5)
@@ -149,24 +197,24 @@ def one_sample_works(plugin: Factory) -> None:
 
 def state_round_trip(plugin: Factory) -> None:
     """Networks built anew and given the state_dict of others compute the same."""
-    spec = next(specs(plugin))
-    G, D, z, cond = _pair(plugin, spec)
+    spec = specs(plugin)[0]
+    G, D, z, cond = pair(plugin, spec)
     torch.manual_seed(1)
     again, other = plugin().generator(spec), plugin().discriminator(spec)
     again.load_state_dict(G.state_dict())
     other.load_state_dict(D.state_dict())
     x = G.eval()(z, **cond)
     require(torch.equal(x, again.eval()(z, **cond)), "the same samples after a round trip", "others", "An architecture")
-    same = torch.equal(_logits(D.eval()(x, **cond)), _logits(other.eval()(x, **cond)))
+    same = torch.equal(logits_of(D.eval()(x, **cond)), logits_of(other.eval()(x, **cond)))
     require(same, "the same logits after a round trip", "others", "An architecture")
 
 
 def runs_in_bf16(plugin: Factory) -> None:
     """Under bf16 autocast both networks stay finite."""
-    spec = next(specs(plugin))
-    G, D, z, cond = _pair(plugin, spec)
+    spec = specs(plugin)[0]
+    G, D, z, cond = pair(plugin, spec)
     with torch.autocast("cpu", dtype=torch.bfloat16):
-        logits = _logits(D(G(z, **cond), **cond))
+        logits = logits_of(D(G(z, **cond), **cond))
     require(bool(torch.isfinite(logits).all()), "finite logits in bf16", "infinite or NaN", "An architecture")
 
 
@@ -185,114 +233,45 @@ def both_sides_are_scalars(plugin: Factory) -> None:
         }
         for side, value in wanted.items():
             scalar = value.shape == () and bool(torch.isfinite(value))
-            require(scalar, f"a finite scalar from '{side}'", f"{tuple(value.shape)} {value}", "A loss")
+            require(scalar, f"a finite scalar from '{side}'", f"{tuple(value.shape)} {value.tolist()}", "A loss")
             (gradient,) = torch.autograd.grad(value, fake)
             require(bool(gradient.abs().sum() > 0), f"a gradient of '{side}' to the fake logits", "zero", "A loss")
-
-
-# everything that can train --------------------------------------------------------------------------------------------
-
-Build = Callable[[Mapping[str, Any]], Trainer]
-
-
-def state(trainer: Trainer) -> dict[str, Tensor]:
-    """Return a copy of all of a trainer's tensors."""
-    return {key: value.clone() for key, value in checkpoint.state_of(trainer)[0].items()}
-
-
-def only_the_acting_player_moves(build: Build) -> None:
-    """In a player's turn exactly its own networks' parameters change, all of them together with no one else's."""
-    for player in build({}).players:
-        trainer = build({"train": {"turns": [player]}})
-        before = {name: [p.detach().clone() for p in net.parameters()] for name, net in trainer.nets.items()}
-        trainer.round()
-        for name, net in trainer.nets.items():
-            changed = [not torch.equal(old, new) for old, new in zip(before[name], net.parameters(), strict=True)]
-            if name in trainer.players[player].nets:
-                require(any(changed), f"a turn of {player!r} to move network {name!r}", "no change", "A game")
-            else:
-                require(not any(changed), f"a turn of {player!r} to leave {name!r} alone", "a change", "A game")
-
-
-def resume_is_bit_exact(build: Build) -> None:
-    """Two rounds, a checkpoint, two more rounds give the bits of four rounds."""
-    whole, first, second = build({}), build({}), build({})
-    for _ in range(4):
-        whole.round()
-    for _ in range(2):
-        first.round()
-    checkpoint.restore(second, *checkpoint.state_of(first))
-    for _ in range(2):
-        second.round()
-    one, two = state(whole), state(second)
-    differing = [key for key, value in one.items() if not torch.equal(value, two[key])]
-    require(not differing, "the same bits after a resume", f"others in {differing[:3]}", "State")
-
-
-def accumulation_equals_the_batch(build: Build) -> None:
-    """Cutting the batch into pieces gives the same step up to rounding."""
-    results = []
-    for pieces in (1, 2):
-        trainer = build({"train": {"accumulate": pieces}, "optimizer": {"name": "sgd", "lr": 0.01}})
-        trainer.round()
-        results.append({key: value for key, value in state(trainer).items() if key.startswith("net/")})
-    for key, value in results[0].items():
-        error = (value.float() - results[1][key].float()).abs().max().item()
-        require(
-            error <= 1e-5 * (1 + value.abs().max().item()), "the whole batch's step", f"{key} off by {error:.2g}", "State"
-        )
-
-
-def trains_in_bf16(build: Build) -> None:
-    """Four rounds in bf16 leave every weight and every term finite."""
-    trainer = build({"train": {"precision": "bf16"}})
-    trainer.fit(Onlooker(rounds=4))
-    broken = [key for key, value in state(trainer).items() if value.is_floating_point() and not torch.isfinite(value).all()]
-    require(not broken, "finite weights in bf16", f"others in {broken[:3]}", "State")
-
-
-def as_loss(plugin: Factory) -> Build:
-    """Return how to train with this loss."""
-    return lambda raw: tiny_trainer(loss=plugin, raw=raw)
-
-
-def as_regularizer(plugin: Factory) -> Build:
-    """Return how to train with this regularizer."""
-    return lambda raw: tiny_trainer(regularizers={"it": plugin}, raw=raw)
-
-
-def as_game(plugin: Factory) -> Build:
-    """Return how to train with this game."""
-    return lambda raw: tiny_trainer(game=plugin, raw=raw)
-
-
-def as_architecture(plugin: Factory) -> Build:
-    """Return how to train with this architecture, at the first size that it accepts."""
-    spec = next(specs(plugin))
-    data = tiny_data(size=spec.shape[-1], channels=spec.shape[0], classes=spec.classes)
-    return lambda raw: tiny_trainer(architecture=plugin, data=data, raw=raw)
 
 
 # regularizers ---------------------------------------------------------------------------------------------------------
 
 
+def meeting(regularizer: Regularizer, side: Side, *, flat: bool = False) -> tuple[nn.Module, Duel]:
+    """Return a small discriminator that the regularizer has prepared, perhaps with no slope at all, and its duel."""
+    torch.manual_seed(0)
+    spec = Spec(shape=(1, 16, 16), latent=8)
+    G, D = TinyGenerator(spec), TinyDiscriminator(spec)
+    for net, its in ((D, "discriminator"), (G, "generator")):
+        if regularizer.side in (its, "both"):
+            regularizer.prepare(net)
+    if flat:
+        with torch.no_grad():
+            for parameter in D.head.parameters():
+                parameter.zero_()
+    real, z = torch.rand(COUNT, *spec.shape), torch.randn(COUNT, spec.latent)
+    duel = Duel(D, real, G(z), generate=lambda latents, cond: G(latents, **cond), z=z)
+    return D, duel.turn(side, [regularizer.view])
+
+
 def penalties_are_scalars(plugin: Factory) -> None:
     """On its own side the penalty is None or a finite scalar, also where the discriminator is flat."""
     regularizer = plugin()
-    for side in ("discriminator", "generator"):
+    for side in SIDES:
         if regularizer.side not in (side, "both"):
             continue
         for flat in (False, True):
-            torch.manual_seed(0)
-            D = TinyDiscriminator(Spec(shape=(1, 16, 16)))
-            if flat:
-                nn.init.zeros_(D.head.weight)
-            real, fake = torch.rand(COUNT, 1, 16, 16), torch.rand(COUNT, 1, 16, 16, requires_grad=True)
-            penalty = regularizer.penalty(Duel(D, real, fake).turn(side, [regularizer.view]))
+            D, duel = meeting(regularizer, side, flat=flat)
+            penalty = regularizer.penalty(duel)
             if penalty is None:
                 continue
             scalar = penalty.shape == () and bool(torch.isfinite(penalty))
-            require(scalar, "a finite scalar penalty, or None", f"{tuple(penalty.shape)} {penalty}", "A regularizer")
+            shown = f"{tuple(penalty.shape)} {penalty.detach().flatten()[:1].tolist()}"
+            require(scalar, "a finite scalar penalty, or None", shown, "A regularizer")
             if penalty.requires_grad:
                 found = torch.autograd.grad(penalty, list(D.parameters()), allow_unused=True)
                 finite = all(bool(torch.isfinite(g).all()) for g in found if g is not None)
@@ -334,7 +313,8 @@ def batches_fit_the_spec(data: Dataset) -> None:
         batch.real.shape == (2, *data.spec.shape), f"samples {(2, *data.spec.shape)}", str(batch.real.shape), "A dataset"
     )
     fits = batch.real.dtype == torch.uint8 or (batch.real.is_floating_point() and bool(batch.real.abs().max() <= 1))
-    require(fits, "uint8, or float in [-1, 1]", str(batch.real.dtype), "A dataset")
+    reach = f"{batch.real.dtype} from {batch.real.min():.3g} to {batch.real.max():.3g}"
+    require(fits, "uint8, or float in [-1, 1]", reach, "A dataset")
     require(
         ("label" in batch.cond) == (data.spec.classes > 0), "labels exactly where there are classes", "not so", "A dataset"
     )
