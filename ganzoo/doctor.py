@@ -99,7 +99,7 @@ def _package(name: str) -> Finding:
 def _torch() -> Iterator[Finding]:
     """Try torch and torchvision together, and list the devices that they see."""
     name = "torch and torchvision"
-    code, reports, output = _child(PROBE, TORCH_SECONDS)
+    code, reports, output = child(PROBE, TORCH_SECONDS)
     if "torchvision::nms does not exist" in output:
         yield Finding(
             name, "problem", "come from different builds (such as a CPU-only torch beside a CUDA torchvision)", PAIR
@@ -107,7 +107,7 @@ def _torch() -> Iterator[Finding]:
     elif code is None:
         yield Finding(name, "problem", f"could not be imported within {TORCH_SECONDS} s", f"try again, or: {PAIR}")
     elif code != 0:
-        yield Finding(name, "problem", f"cannot be imported ({_ending(code, output)})", PAIR)
+        yield Finding(name, "problem", f"cannot be imported ({ending(code, output)})", PAIR)
     else:
         yield Finding(name, "ok", "fit together")
         yield from _devices(reports)
@@ -188,26 +188,26 @@ def _loaded(distribution: str, known: Registry, seconds: float | None = None) ->
     limit = PLUGIN_SECONDS if seconds is None else seconds
     records = _of(distribution, known)
     name = f"imports of {distribution} {records[0].version}"
-    code, reports, output = _child(LOAD, limit, distribution)
+    code, reports, output = child(LOAD, limit, distribution)
     errors = [error for error in reports if error]
     if len(reports) < len(records):  # in order, so the first without a report is the culprit
-        reason = f"did not finish within {limit:g} s" if code is None else f"ended ({_ending(code, output)})"
+        reason = f"did not finish within {limit:g} s" if code is None else f"ended ({ending(code, output)})"
         errors.append(f"the import of {records[len(reports)]} {reason}")
     if errors:
         return Finding(name, "problem", "; ".join(errors), f"pip install --upgrade --force-reinstall {distribution}")
     return Finding(name, "ok", f"all {len(records)} plugins can be imported")
 
 
-def _child(program: str, seconds: float, *arguments: str) -> tuple[int | None, list[Any], str]:
+def child(program: str, seconds: float, *arguments: str) -> tuple[int | None, list[Any], str]:
     """Run Python code; return its exit status (None: out of time), its report, and all that it printed."""
     # -P: a file of the current folder must not stand in for a package
     command = [sys.executable, "-P", "-c", program, *arguments]
     with tempfile.TemporaryFile() as output:  # a file, because a pipe waits for grandchildren that hold it open
         try:
-            child = subprocess.run(
+            done = subprocess.run(
                 command, timeout=seconds, check=False, stdin=subprocess.DEVNULL, stdout=output, stderr=subprocess.STDOUT
             )
-            code = child.returncode
+            code = done.returncode
         except subprocess.TimeoutExpired:
             code = None
         output.seek(0)
@@ -215,7 +215,8 @@ def _child(program: str, seconds: float, *arguments: str) -> tuple[int | None, l
     return code, [json.loads(line.removeprefix(MARK)) for line in text.splitlines() if line.startswith(MARK)], text
 
 
-def _ending(code: int, output: str) -> str:
+def ending(code: int, output: str) -> str:
+    """Say how a child process ended: by a signal or with a status, and its last words."""
     lines = [line.strip() for line in output.splitlines() if line.strip() and not line.startswith(MARK)]
     last = lines[-1] if lines else "it printed nothing"
     return f"killed by signal {-code}: {last}" if code < 0 else f"exit status {code}: {last}"

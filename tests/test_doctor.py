@@ -93,7 +93,7 @@ def test_an_import_that_hangs_is_cut_off(stubs, monkeypatch: pytest.MonkeyPatch)
 def test_a_file_in_the_current_folder_is_not_torch(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "json.py").write_text("raise SystemExit('wrong json')")
     monkeypatch.chdir(tmp_path)
-    code, reports, _ = doctor._child(f"import json; print({doctor.MARK!r} + json.dumps([1]))", 30)
+    code, reports, _ = doctor.child(f"import json; print({doctor.MARK!r} + json.dumps([1]))", 30)
     assert (code, reports) == (0, [[1]])
 
 

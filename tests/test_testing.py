@@ -23,7 +23,7 @@ from torch.autograd.function import once_differentiable
 
 from ganzoo import testing
 from ganzoo.api import Architecture, Extractor, Loss, PluginError, Regularizer, TensorDataset
-from ganzoo.cli import check as command
+from ganzoo.cli.commands import cli
 from ganzoo.registry import registry
 from ganzoo.testing import ContractError, check_plugin, check_recipe, checks, results
 from ganzoo.testing.checking import CHAPTERS
@@ -631,7 +631,7 @@ def test_broken_entry_points_are_named(folder):
 
 
 def ask(*arguments):
-    return CliRunner().invoke(command.command, arguments, standalone_mode=False)
+    return CliRunner().invoke(cli, ["check", *arguments], standalone_mode=False)
 
 
 def test_the_command_prints_a_table(mistaken):

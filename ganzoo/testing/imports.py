@@ -18,7 +18,7 @@ from typing import Any
 
 import torch
 
-from ..doctor import MARK, TORCH_SECONDS, _child, _ending
+from ..doctor import MARK, TORCH_SECONDS, child, ending
 from .conduct import generators
 from .contract import require, told
 
@@ -46,8 +46,8 @@ def import_is_quiet_and_quick(problem: str) -> None:
 
 def listing_imports_nothing(modules: Collection[str]) -> None:
     """Listing names, summaries and recipes imports neither torch nor a module of a plugin."""
-    code, reports, output = _child(LISTING, TORCH_SECONDS)
-    require(bool(reports), "a listing that ends", "one that does not" if code is None else _ending(code, output), CHAPTER)
+    code, reports, output = child(LISTING, TORCH_SECONDS)
+    require(bool(reports), "a listing that ends", "one that does not" if code is None else ending(code, output), CHAPTER)
     loaded = sorted(set(reports[0]) & {"torch", *modules})
     require(not loaded, "a listing that imports nothing", f"imports of {', '.join(loaded)}", CHAPTER)
 
@@ -57,14 +57,14 @@ def imported(modules: Sequence[str], seconds: float = SECONDS) -> dict[str, str]
     found: dict[str, str] = {}
     todo = list(dict.fromkeys(modules))
     while todo:
-        code, _, output = _child(PROBE, TORCH_SECONDS + seconds * len(todo), str(seconds), *todo)
+        code, _, output = child(PROBE, TORCH_SECONDS + seconds * len(todo), str(seconds), *todo)
         found |= _read(output)
         lacking = [module for module in todo if module not in found]
         if lacking:  # in order, so the first without a report has ended the process
             hung = code is None or "Timeout (" in output[output.rfind(MARK) :]
             reason = f"{lacking[0]} did not finish within {seconds:g} s"
             last = output[output.rfind(MARK) :]  # what was printed before is another module's
-            found[lacking[0]] = reason if hung else f"{lacking[0]} ends the process ({_ending(code or 0, last)})"
+            found[lacking[0]] = reason if hung else f"{lacking[0]} ends the process ({ending(code or 0, last)})"
         todo = lacking[1:]
     return found
 
