@@ -246,12 +246,17 @@ class TensorDataset:
 
 
 class Extractor(nn.Module):
-    """Images uint8 [N, C, H, W] to features [N, F] for the benchmark; `id` carries the hash of its weights.
+    """Images uint8 [N, C, H, W] to features [N, F] for the benchmark; `id` is NAME@HASH8 with a hash of its weights.
 
-    It is built in eval mode and draws nothing: an image's features follow from that image alone.
+    It is built in eval mode and draws nothing: an image's features follow from that image alone. One that takes a file of
+    weights has an option `weights` (a path, empty for its own default) and checks its SHA-256 before it opens it.
     """
 
     id: str
+    datasets: ClassVar[frozenset[str] | None] = None  # names of the datasets that it was made for; None: any images
+
+    def fit(self, images: Tensor) -> None:
+        """Adapt to the reference images uint8 [N, C, H, W] once, before any features are taken; `id` says so afterwards."""
 
     def forward(self, images: Tensor) -> Tensor | tuple[Tensor, Tensor]:
         """Return features [N, F], or (features, logits [N, K]) where it classifies."""

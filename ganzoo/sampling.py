@@ -52,13 +52,13 @@ class Model:
         return {"label": torch.arange(count) % self.spec.classes if label is None else torch.full((count,), label)}
 
     @torch.no_grad()
-    def decode(self, z: Tensor, cond: Mapping[str, Tensor]) -> Tensor:
-        """Return what the generator makes of z [N, latent], float32 in [-1, 1] on the CPU."""
+    def decode(self, z: Tensor, cond: Mapping[str, Tensor], batch: int = BATCH) -> Tensor:
+        """Return what the generator makes of z [N, latent], `batch` at a time; float32 in [-1, 1] on the CPU."""
         pieces = []
-        for start in range(0, len(z), BATCH):
-            part = {key: value[start : start + BATCH].to(self.device.device) for key, value in cond.items()}
+        for start in range(0, len(z), batch):
+            part = {key: value[start : start + batch].to(self.device.device) for key, value in cond.items()}
             with self.device.autocast():
-                made = self.game.sample(self.nets, z[start : start + BATCH].to(self.device.device), part)
+                made = self.game.sample(self.nets, z[start : start + batch].to(self.device.device), part)
             pieces.append(made.float().cpu())
         return torch.cat(pieces)
 
@@ -94,9 +94,10 @@ def find_checkpoint(place: Path) -> Path:
     return found[0]
 
 
-def load(place: str | Path, device: str = "auto") -> Model:
+def load(place: str | Path, device: str = "auto", *, precision: str = "", average: bool = True) -> Model:
     """Return the model of a run folder or checkpoint file.
 
+    `precision` is the recipe's own unless given; without `average`, the weights as trained, not their running average.
     Raises CheckpointError for a damaged or foreign file and PluginError, saying what to install, for a missing plugin.
     """
     path = find_checkpoint(Path(place))
@@ -112,11 +113,12 @@ def load(place: str | Path, device: str = "auto") -> Model:
         raise CheckpointError(
             f"checkpoint {path} has an incomplete header ({error}); it was not written by ganzoo"
         ) from None
-    chosen = Device.choose(device, recipe.train.precision)
+    chosen = Device.choose(device, precision or recipe.train.precision)
     parts = assemble.cast(recipe, known, spec)
     assemble.rules(recipe, known, parts.game, parts.nets)  # a regularizer may have reparametrised the networks
     for name, net in parts.nets.items():
-        load_module(net, f"net/{name}" if name in parts.game.discriminators else f"ema/{name}", tensors)
+        averaged = average and name not in parts.game.discriminators
+        load_module(net, f"ema/{name}" if averaged else f"net/{name}", tensors)
         chosen.place(net.eval().requires_grad_(False))
     load_module(parts.game, "game", tensors)
     chosen.place(parts.game)
