@@ -162,3 +162,25 @@ class Live:
         if self._view is not None:
             self._view.stop()
             self._view = None
+
+
+class Steps:
+    """A line for each task of a longer work, with what is left: for sweeps."""
+
+    def __init__(self, console: Console | None) -> None:
+        self.console = console
+
+    def note(self, text: str) -> None:
+        """Print a line."""
+        if self.console is not None:
+            self.console.print(plain(text))
+
+    def step(self, text: str, done: int, total: int, left: float) -> None:
+        """Print how many of all tasks are done, what the last one was, and how long the rest may take."""
+        rest = f"about {duration(left)} left" if done < total else "done"
+        self.note(f"[{done}/{total}] {text}; {rest}")
+
+
+def steps(quiet: bool = False) -> Steps:
+    """Return the reporter of a sweep."""
+    return Steps(None if quiet else err())

@@ -1,0 +1,1 @@
+"""The mathematics of the benchmark: functions of features, without models, files or names."""

@@ -1,0 +1,201 @@
+"""The pieces that a sweep is cut into: each can be done by any process that sees the folder, in any order, also twice."""
+
+from __future__ import annotations
+
+import functools
+import json
+import os
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Protocol as Interface
+
+import torch
+from filelock import FileLock, Timeout
+
+from ..device import Device
+from ..errors import GanzooError, RunInUse
+from ..jobs import run_recipe
+from ..recipe import Recipe
+from ..registry import registry
+from ..zoo import at_home
+from .protocol import Protocol
+from .reference import Reference, open_reference
+from .scoring import Lens, Wanted, lenses, read_unit, score, unit_key, write_unit
+from .sources import Baseline, ModelSource, Source, baselines
+
+
+@dataclass(frozen=True)
+class Done:
+    """How a task ended: without an error, with one, or not at all because another process has it."""
+
+    label: str
+    seconds: float
+    error: str = ""
+    busy: bool = False
+
+
+class Task(Interface):
+    """A piece of work that pickles."""
+
+    @property
+    def label(self) -> str:
+        """What a person is told of it."""
+
+    def do(self) -> None:
+        """Do it; a GanzooError says in one sentence why it cannot be done, RunInUse that another process does it."""
+
+
+@dataclass(frozen=True)
+class TrainTask:
+    """One training from its resolved recipe into its run folder, resuming what is there."""
+
+    recipe: Recipe
+    place: str
+    device: str
+
+    @property
+    def label(self) -> str:
+        """What a person is told of it."""
+        return f"train {self.recipe.name}"
+
+    def do(self) -> None:
+        """Train to the end."""
+        run_recipe(self.recipe, registry(), Path(self.place), self.device)
+
+
+@dataclass(frozen=True)
+class Setting:
+    """What all scores of one board share; plain values, so that any process can build the same from it."""
+
+    recipe: Recipe  # one with the board's data
+    protocol: Protocol
+    wanted: tuple[Wanted, ...]
+    folder: str
+    device: str
+    batch: int
+    threads: int
+
+    @property
+    def units(self) -> Path:
+        """Where results are kept."""
+        return Path(self.folder) / "units"
+
+    @functools.cached_property
+    def key(self) -> str:
+        """A text that equal settings share, to build what they describe once for each process."""
+        wanted = [[one.name, dict(one.options), one.optional, one.ranks] for one in self.wanted]
+        return json.dumps([self.recipe.raw["data"], self.protocol.sha256, wanted, self.device], sort_keys=True)
+
+
+@dataclass(frozen=True)
+class ScoreTask:
+    """All extractors' scores of one source with one seed."""
+
+    setting: Setting
+    name: str
+    path: str  # of the checkpoint; empty for a baseline
+    seed: int
+
+    @property
+    def label(self) -> str:
+        """What a person is told of it."""
+        return f"score {self.name}, seed {self.seed}"
+
+    def do(self) -> None:
+        """Compute the units that are missing and write them down."""
+        setting = self.setting
+        torch.set_num_threads(setting.threads)  # an engine's own choice would change the last bits
+        bench = bench_of(setting)
+        source = _source(self.path, self.setting.device) if self.path else bench.baselines[self.name]
+        missing = self._missing(source, bench)
+        if not missing:
+            return
+        lock = FileLock(setting.units / f"{source.key[-64:]}-{self.seed}.lock", timeout=0)
+        try:
+            lock.acquire()
+        except Timeout:
+            raise RunInUse(f"another process scores {self.name!r} in {setting.folder}") from None
+        try:
+            missing = self._missing(source, bench)  # it may have been done in between
+            strip = setting.units.parent / "pictures" / f"{source.key[-64:]}-neighbours.png"
+            if missing:
+                found = list(missing.values())
+                made = score(source, self.seed, bench.reference, setting.protocol, found, setting.batch, bench.device, strip)
+                for key, unit in zip(missing, made, strict=True):
+                    write_unit(setting.units, key, unit)
+        finally:
+            lock.release()
+
+    def _missing(self, source: Source, bench: Bench) -> dict[str, Lens]:
+        keys = {bench.key(source, lens, self.setting.protocol, self.seed): lens for lens in bench.lenses}
+        return {key: lens for key, lens in keys.items() if read_unit(self.setting.units, key) is None}
+
+
+@dataclass
+class Bench:
+    """A reference with the extractors that know it, built once in a process."""
+
+    reference: Reference
+    lenses: list[Lens]
+    device: torch.device
+    baselines: Mapping[str, Baseline] = field(default_factory=dict)
+
+    def key(self, source: Source, lens: Lens, protocol: Protocol, seed: int) -> str:
+        """Return the name of a unit's file."""
+        return unit_key(source, self.reference, protocol, lens.id, seed, self.device.type)
+
+
+def bench_of(setting: Setting) -> Bench:
+    """Return what a setting describes; equal settings give the same object in one process."""
+    found = _benches.get(setting.key)
+    if found is None:
+        _benches.clear()  # one board at a time: references are large
+        found = _benches[setting.key] = _bench(setting)
+    return found
+
+
+_benches: dict[str, Bench] = {}
+
+
+def _bench(setting: Setting) -> Bench:
+    device = Device.choose(setting.device, "fp32").device
+    with torch.random.fork_rng(devices=[]):
+        reference = open_reference(setting.recipe, at_home(setting.recipe, registry()), setting.protocol.reference)
+        found = lenses(reference, setting.protocol, setting.wanted, registry(), device)
+    return Bench(reference, found, device, {one.name: one for one in baselines(reference)})
+
+
+@functools.lru_cache(maxsize=2)
+def _source(path: str, device: str) -> ModelSource:
+    return ModelSource(Path(path), device)
+
+
+def perform(task: Task) -> Done:
+    """Do a task and say how it ended; a model that cannot be built, trained or drawn from costs its own row only."""
+    started = time.monotonic()
+    try:
+        with torch.random.fork_rng(devices=[]):  # building networks seeds the process's generator
+            task.do()
+    except RunInUse:
+        return Done(task.label, time.monotonic() - started, busy=True)
+    except GanzooError as error:
+        return Done(task.label, time.monotonic() - started, error=str(error))
+    # a model is anybody's code: whatever it raises must end in its own row
+    except Exception as error:  # noqa: BLE001
+        where = f"{type(error).__name__}: {error}".splitlines()[0]
+        return Done(task.label, time.monotonic() - started, error=f"{task.label} failed ({where})")
+    return Done(task.label, time.monotonic() - started)
+
+
+def cores() -> int:
+    """Return how many processors this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def spoil() -> None:
+    """Forget what this process has built; for tests that change the data under it."""
+    _benches.clear()
+    _source.cache_clear()
+
