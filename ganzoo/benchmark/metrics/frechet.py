@@ -112,7 +112,7 @@ def _root_trace(first: Array, second: Array) -> float:
 def _cholesky(covariance: Array) -> Array | None:
     """Return the lower triangular L with L L^T = covariance, or None where that is singular but for rounding."""
     try:
-        lower = np.linalg.cholesky(covariance)
+        lower: Array = np.linalg.cholesky(covariance)
     except np.linalg.LinAlgError:
         return None
     least = len(covariance) * EPSILON * covariance.diagonal().max()
@@ -169,7 +169,7 @@ def measured_floor(features: Tensor, fakes: int, reals: int, seed: int = 0) -> f
 
 
 def infinity(features: Tensor, reference: Moments, least: int = 5000, seed: int = 0) -> float:
-    """Return the distance at infinitely many samples: a line in 1/N through 15 sizes from `least` to all of features [N, d].
+    """Return the distance at infinitely many samples: a line in 1/N through 15 sizes, `least` to N, of features [N, d].
 
     Chong and Forsyth 2020 (arXiv:1911.07023), with random subsets from a stream of their own instead of Sobol points. It
     may be negative near zero.

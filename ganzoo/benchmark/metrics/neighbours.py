@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -31,7 +32,7 @@ def _exact(first: Tensor, second: Tensor, rows: Tensor, columns: Tensor) -> Tens
     piece = max(PIECE // first.shape[1], 1)
     parts = [
         (first[row].double() - second[column].double()).square().sum(1)
-        for row, column in zip(rows.split(piece), columns.split(piece), strict=True)
+        for row, column in zip(torch.split(rows, piece), torch.split(columns, piece), strict=True)
     ]
     return torch.cat(parts)
 
@@ -118,7 +119,7 @@ def authenticity(fake: Tensor, train: Tensor) -> float:
     checked(fake, 2, "generated features")
     checked(train, 2, "training features")
     away, position = _nearest(fake, train)
-    own, back = position.unique(return_inverse=True)
+    own, back = (torch.from_numpy(part) for part in np.unique(position.numpy(), return_inverse=True))
     spacing = _nearest(train[own], train, but=own)[0][back]
     return float((away > spacing).double().mean()) * 100
 
