@@ -112,7 +112,7 @@ def _root_trace(first: Array, second: Array) -> float:
 def _cholesky(covariance: Array) -> Array | None:
     """Return the lower triangular L with L L^T = covariance, or None where that is singular but for rounding."""
     try:
-        lower: Array = np.linalg.cholesky(covariance)
+        lower = np.asarray(np.linalg.cholesky(covariance), np.float64)
     except np.linalg.LinAlgError:
         return None
     least = len(covariance) * EPSILON * covariance.diagonal().max()

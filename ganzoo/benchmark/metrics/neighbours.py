@@ -130,9 +130,7 @@ def _same(first: Tensor, second: Tensor) -> tuple[Tensor, Tensor]:
     if first.shape[1] != second.shape[1]:
         raise DataError(f"features of {first.shape[1]} and {second.shape[1]} numbers cannot be compared; use one extractor")
     first, second = checked(first.float(), 1), checked(second.float(), 1)
-    if (
-        max(float(first.abs().max()), float(second.abs().max()))
-        > (torch.finfo(torch.float32).max / first.shape[1]) ** 0.5 / 4
-    ):
+    largest = max(float(first.abs().max()), float(second.abs().max()))
+    if largest**2 * first.shape[1] > torch.finfo(torch.float32).max / 16:
         raise DataError("features are so large that their squared distances overflow; scale them in the extractor")
     return first, second
