@@ -103,10 +103,9 @@ def place(entry: Mapping[str, Any]) -> Path:
 
 
 def stem(entry: Mapping[str, Any]) -> str:
-    """Return the beginning of an entry's file name, and of its pictures'."""
-    about = entry.get("checkpoint") or {}
-    digest = str(about.get("sha256") or entry["entry_sha256"])[:8]
-    return f"{_slug(str(entry['model']['name'])) or 'model'}-{digest}"
+    """Return the beginning of an entry's file name, and of its pictures': of a model, with its checkpoint's hash."""
+    name = _slug(str(entry["model"]["name"])) or "model"
+    return f"{name}-{entry['checkpoint']['sha256'][:8]}" if entry["checkpoint"] else name
 
 
 def _slug(name: str) -> str:

@@ -63,20 +63,22 @@ def pictures_beside(found: Iterable[tuple[Path, Mapping[str, Any]]]) -> dict[str
     return pictures
 
 
-def pages(found: Sequence[Board], pictures: Pictures, out: Path, formats: Sequence[str], key: str = "") -> list[Path]:
-    """Write leaderboard.json, .csv, .md and .html, as asked for; return their paths."""
+def made(kind: str, found: Sequence[Board], pictures: Pictures, key: str = "") -> str:
+    """Return boards in one of the forms json, csv, md and html."""
     makers: Mapping[str, Callable[[], str]] = {
         "json": lambda: json.dumps(as_json(found), indent=1, sort_keys=True) + "\n",
         "csv": lambda: to_csv(found),
         "md": lambda: "\n".join(to_markdown(board, key) for board in found),
         "html": lambda: to_html(found, pictures),
     }
-    written = []
-    for kind, make in makers.items():
-        if kind in formats:
-            path = out / f"leaderboard.{kind}"
-            write_atomically(path, make().encode())
-            written.append(path)
+    return makers[kind]()
+
+
+def pages(found: Sequence[Board], pictures: Pictures, out: Path, formats: Sequence[str], key: str = "") -> list[Path]:
+    """Write leaderboard.json, .csv, .md and .html, as asked for; return their paths."""
+    written = [out / f"leaderboard.{kind}" for kind in formats if kind != "table"]
+    for path in written:
+        write_atomically(path, made(path.suffix[1:], found, pictures, key).encode())
     return written
 
 

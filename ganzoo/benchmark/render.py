@@ -9,8 +9,9 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from .board import BADGES, Board, Row
-from .columns import SHORT, chosen, sort
+from .columns import SHORT, chosen, count, sort
 
+SAME = 1.02  # budgets that differ by less are one: a run ends at the end of a round
 FORMULA = ("=", "+", "-", "@", "\t", "\r")  # a spreadsheet would compute a text that begins so
 
 
@@ -31,8 +32,8 @@ def caption(board: Board) -> list[str]:
     if board.judge["metric"] != "FID":
         lines.append(f"{board.judge['metric']} is not comparable with a published FID: its features are {board.judge['id']}")
     budgets = {row.first["training"]["images_seen"] for row in board.models if row.first["training"]}
-    if len(budgets) == 1:
-        lines.append(f"every model was trained on {budgets.pop():,} real samples")
+    if budgets and max(budgets) <= SAME * min(budgets):
+        lines.append(f"every model was trained on the same budget: {count(min(budgets))} real samples seen")
     elif budgets:
         lines.append("the models were trained on different numbers of samples, so their ranks also show their budgets")
     if any(len(row.entries) == 1 for row in board.models):

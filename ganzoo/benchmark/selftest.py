@@ -126,8 +126,8 @@ def case(check: Check) -> Check:
 def run(names: Sequence[str] = (), anchors: Anchors | None = None) -> Iterator[Case]:
     """Run the cases of these names, or all, one after the other; RecipeError for a name that there is not.
 
-    `anchors` gives training and test images of Fashion-MNIST, uint8 [60000, 1, S, S] and [10000, 1, S, S] with S = 28, or 32
-    with two pixels of background on each side. Without it, or where it raises DataError, cases that need them are skipped.
+    `anchors` gives training and test images of Fashion-MNIST, uint8 [60000, 1, S, S] and [10000, 1, S, S], where S is 28, or
+    32 with two pixels of background on each side. Without it, or where it raises DataError, what needs them is skipped.
     """
     for name in names:
         if name not in CASES:
@@ -256,10 +256,16 @@ def inception_score(sheet: Sheet, _: Pictures) -> None:
 
 @case
 def coverage(sheet: Sheet, _: Pictures) -> None:
-    """Two samples of one distribution: coverage has its closed form (arXiv:2002.09797) and density is 1."""
-    found = density_coverage(_normal(5000, 64, 13).float(), _normal(5000, 64, 14).float())
-    sheet.near("density", found[0], 1.0, 0.05)
-    sheet.near("coverage", found[1], 0.96880, 0.004)
+    """Two samples of one distribution: coverage has its closed form (arXiv:2002.09797) and density is 1.
+
+    The mean of four draws, since one scatters by 0.002 in coverage and 0.015 in density.
+    """
+    found = [
+        density_coverage(_normal(5000, 16, 13, part).float(), _normal(5000, 16, 14, part).float()) for part in range(4)
+    ]
+    density, covered = np.mean(found, axis=0)
+    sheet.near("density", density, 1.0, 0.03)
+    sheet.near("coverage", covered, 0.96880, 0.004)
 
 
 @case

@@ -17,14 +17,20 @@ SPARE = 8  # further candidates for the k-th neighbour
 PIECE = 2**22  # numbers that are turned to float64 at a time
 
 
-def _squares(queries: Tensor, keys: Tensor) -> Iterator[tuple[int, Tensor, Tensor]]:
-    """Yield (first row, squared distances [B, M], their rounding error at most [B, M]) by matrix products in float32."""
-    rounding = 2 * (queries.shape[1] + 4) * torch.finfo(queries.dtype).eps
+def _squares(queries: Tensor, keys: Tensor) -> Iterator[tuple[int, Tensor]]:
+    """Yield (first row, squared distances [B, M]) by matrix products in float32, inexact within `_rounding`."""
     norms = keys.square().sum(1)
     for start in range(0, len(queries), BLOCK):
         rows = queries[start : start + BLOCK]
-        sums = rows.square().sum(1)[:, None] + norms
-        yield start, torch.addmm(sums, rows, keys.T, alpha=-2).clamp_(min=0), sums.mul_(rounding)
+        yield start, torch.addmm(rows.square().sum(1)[:, None] + norms, rows, keys.T, alpha=-2).clamp_(min=0)
+
+
+def _rounding(points: Tensor, squares: Tensor) -> Tensor:
+    """Return at most how far `_squares` is off, for pairs of a point [N, d] and another whose squared distance is known [N].
+
+    The error is within 2 (d + 4) eps (|x|^2 + |y|^2), and |y|^2 within 2 |x|^2 + 2 |x - y|^2.
+    """
+    return 2.1 * (points.shape[1] + 4) * torch.finfo(points.dtype).eps * (3 * points.square().sum(1) + 2 * squares)
 
 
 def _exact(first: Tensor, second: Tensor, rows: Tensor, columns: Tensor) -> Tensor:
@@ -50,14 +56,14 @@ def _nearest(queries: Tensor, keys: Tensor, but: Tensor | None = None) -> tuple[
     """Return distances and positions of the nearest keys; `but` [N] has a position for each query that does not count."""
     centre = keys.mean(0)  # rounding is smallest around it
     distances, positions = [], []
-    for start, squares, error in _squares(queries - centre, keys - centre):
+    moved = queries - centre
+    for start, squares in _squares(moved, keys - centre):
         every = torch.arange(len(squares))
         if but is not None:
             squares[every, but[start : start + len(squares)]] = torch.inf
-        least, first = squares.min(1)
-        # the nearest one is at least (its value - its error) away, and no farther than the first one's value + error
-        limit = least + error.gather(1, first[:, None])[:, 0]
-        rows, columns = (squares - error <= limit[:, None]).nonzero(as_tuple=True)
+        least = squares.amin(1)
+        limit = least + 2 * _rounding(moved[start : start + len(squares)], least)  # its own error and the nearest one's
+        rows, columns = (squares <= limit[:, None]).nonzero(as_tuple=True)
         counts = torch.bincount(rows, minlength=len(squares))
         if int(counts.max()) > ENOUGH:
             columns = squares.topk(min(ENOUGH, len(keys) - (but is not None)), dim=1, largest=False).indices.flatten()
@@ -74,7 +80,7 @@ def _nearest(queries: Tensor, keys: Tensor, but: Tensor | None = None) -> tuple[
 def _radii(features: Tensor, k: int) -> Tensor:
     """Return the squared distance [N], in float64, of each row of features [N, d] to its k-th nearest other row."""
     found, several = [], min(k + SPARE, len(features) - 1)
-    for start, squares, _ in _squares(features, features):
+    for start, squares in _squares(features, features):
         every = torch.arange(len(squares))
         squares[every, start + every] = torch.inf
         candidates = squares.topk(several, dim=1, largest=False).indices
@@ -98,10 +104,11 @@ def density_coverage(fake: Tensor, real: Tensor, k: int = 5) -> tuple[float, flo
     fake, real = fake - centre, real - centre
     reach = _radii(real, k)
     inside, covered = 0, torch.zeros(len(real), dtype=torch.bool)
-    for start, squares, error in _squares(fake, real):
-        away = squares - reach.float()
-        within = away < 0
-        rows, columns = (away.abs_() <= error).nonzero(as_tuple=True)
+    error = _rounding(real, reach.float())
+    surely, perhaps = reach.float() - error, reach.float() + error
+    for start, squares in _squares(fake, real):
+        within = squares < surely
+        rows, columns = ((squares <= perhaps) ^ within).nonzero(as_tuple=True)
         if len(rows) <= ENOUGH * len(squares):
             within[rows, columns] = _exact(fake[start : start + len(squares)], real, rows, columns) < reach[columns]
         inside += int(within.sum())
