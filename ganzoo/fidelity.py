@@ -134,8 +134,8 @@ def extract(
 ) -> list[Features]:
     """Return the features of samples 0 to `count`, for each extractor, in one pass over the samples.
 
-    Networks see `chunk` samples at a time; `batch`, what is held at once, is rounded up to whole chunks. So no score depends
-    on it, and none of the caller's generators, modes or devices is touched.
+    Networks see `chunk` samples at a time; `batch`, what is held at once, is rounded up to whole chunks. So no score
+    depends on it, and none of the caller's generators, modes or devices is touched.
     """
     if count < 1:
         raise DataError(f"{count} samples cannot be scored; ask for at least 2")
@@ -185,7 +185,7 @@ def frechet(fake: Tensor, real: Tensor) -> float:
 def kernel_distance(
     fake: Tensor, real: Tensor, subsets: int = 100, size: int = 1000, seed: int = 2020
 ) -> tuple[float, float]:
-    """Return mean and standard deviation over subsets of the kernel distance (KID's; Bińkowski et al., arXiv:1801.01401)."""
+    """Return mean and deviation over subsets of the kernel distance (KID's; Bińkowski et al. 2018, arXiv:1801.01401)."""
     if min(len(fake), len(real)) < size:
         raise DataError(
             f"the kernel distance takes subsets of {size:,} samples and there are {len(fake):,} generated and "
@@ -234,7 +234,9 @@ def path_lengths(pairs: Iterator[tuple[Tensor, Tensor]], epsilon: float, similar
     wanted = SIMILARITY_FILES.get(similarity, ())
     for file in wanted:
         if not (weights_cache() / file).is_file():
-            raise PluginError(f"path lengths need {file} in {weights_cache()}; fetch it from torch-fidelity's release v0.2.0")
+            raise PluginError(
+                f"path lengths need {file} in {weights_cache()}; fetch it from torch-fidelity's release v0.2.0"
+            )
     with torch.no_grad(), exact(), quiet():
         network = utils.create_sample_similarity(
             similarity, **settings(ppl_sample_similarity_resize=64, ppl_sample_similarity_dtype="uint8")
@@ -252,7 +254,7 @@ def weights_cache() -> Path:
 
 
 def find_weights(file: str) -> Path | None:
-    """Return a file of weights from $GANZOO_WEIGHTS (itself or its folder) or torch-fidelity's cache; None if in neither."""
+    """Return a file of weights from $GANZOO_WEIGHTS (itself or its folder) or torch-fidelity's cache, or None."""
     own = os.environ.get("GANZOO_WEIGHTS", "")
     places = [Path(own), Path(own) / file] if own else []
     return next((place for place in [*places, weights_cache() / file] if place.is_file()), None)
@@ -270,10 +272,10 @@ def sha256_of(path: Path) -> str:
 class FidelityExtractor(Extractor):
     """One of torch-fidelity's own networks, with weights from a file whose SHA-256 is known before it is opened.
 
-    `network` is torch-fidelity's name, `layer` and `logits` its layers, `file` the name of the weights in its cache. Without
-    the right file there is no extractor: nothing is downloaded, and another hash is refused unless `unverified`. Where no
-    hash is published (`sha256` empty) the id carries that of the file that is there. A network whose code torch.hub keeps
-    (`hub`, its folder) finds the file itself.
+    `network` is torch-fidelity's name, `layer` and `logits` its layers, `file` the name of the weights in its cache.
+    Without the right file there is no extractor: nothing is downloaded, and another hash is refused unless `unverified`. Where no
+    hash is published (`sha256` empty) the id carries that of the file that is there. A network whose code torch.hub
+    keeps (`hub`, its folder) finds the file itself.
     """
 
     def __init__(
@@ -293,15 +295,15 @@ class FidelityExtractor(Extractor):
         super().__init__()
         if hub and not (Path(torch.hub.get_dir()) / hub).is_dir():
             raise DataError(
-                f"extractor {name!r} runs code from {Path(torch.hub.get_dir()) / hub}, which is not there; fill torch.hub's "
-                f"cache with {source} on a machine with network, and read that code before you trust it"
+                f"extractor {name!r} runs code from {Path(torch.hub.get_dir()) / hub}, which is not there; fill "
+                f"torch.hub's cache with {source} on a machine with network, and read that code before you trust it"
             )
         path = Path(weights).expanduser() if weights else find_weights(file)
         if path is None:
             known = f" (SHA-256 {sha256})" if sha256 else ""
             raise DataError(
-                f"extractor {name!r} needs the file {file}{known}; fetch it from {source}, then give --weights FILE or put it "
-                f"into {weights_cache()}"
+                f"extractor {name!r} needs the file {file}{known}; fetch it from {source}, then give --weights FILE or put "
+                f"it into {weights_cache()}"
             )
         found = sha256_of(path)
         self.verified = found == sha256

@@ -27,7 +27,7 @@ from . import DISTRIBUTION
 from .errors import PluginError, did_you_mean
 from .options import check_options
 
-__all__ = ["GROUPS", "KINDS", "Problem", "Record", "Registry", "registry"]
+__all__ = ["GROUPS", "Problem", "Record", "Registry", "registry"]
 
 GROUPS: Mapping[str, str] = {  # kind -> entry-point group
     "architecture": "ganzoo.architectures",
@@ -36,9 +36,9 @@ GROUPS: Mapping[str, str] = {  # kind -> entry-point group
     "game": "ganzoo.games",
     "dataset": "ganzoo.datasets",
     "reader": "ganzoo.readers",
+    "extractor": "ganzoo.extractors",
     "zoo": "ganzoo.zoo",
 }
-KINDS: Mapping[str, str] = {**GROUPS, "extractor": "ganzoo.extractors"}  # the last without a built-in one so far
 BASES = {kind: kind.capitalize() for kind in ("architecture", "loss", "regularizer", "game", "extractor")}  # of ganzoo.api
 PACKAGES = frozenset({"zoo"})  # kinds whose entry points name a package, not an attribute of a module
 NAME = re.compile(r"[a-z0-9][a-z0-9._-]{0,63}")
@@ -155,10 +155,10 @@ class Registry:
 
     def _unknown(self, kind: str, name: str) -> str:
         others = [record.kind for record in self.records if name in (record.name, record.qualified)]
-        if others and kind in KINDS:
+        if others and kind in GROUPS:
             return f"{name!r} is {_a(others[0])}, not {_a(kind)}"
-        if kind not in KINDS:
-            return f"there is no kind of plugin {kind!r}{did_you_mean(kind, KINDS)}"
+        if kind not in GROUPS:
+            return f"there is no kind of plugin {kind!r}{did_you_mean(kind, GROUPS)}"
         known = [text for record in self.of(kind) for text in (record.name, record.qualified)]
         hint = did_you_mean(name.casefold(), known) or "; choose another (see: ganzoo list) or install its package"
         return f"there is no {kind} {name!r}{hint}"
@@ -265,7 +265,7 @@ def _ours(parser: configparser.ConfigParser) -> Entries:
     """Return the entries in our groups, raw: without interpolation, and without the leaking [DEFAULT] section."""
     leaking: Any = parser.defaults()
     leaking.clear()
-    groups = {group: kind for kind, group in KINDS.items() if parser.has_section(group)}
+    groups = {group: kind for kind, group in GROUPS.items() if parser.has_section(group)}
     return [(kind, name, value) for group, kind in groups.items() for name, value in parser.items(group, raw=True)]
 
 
@@ -288,7 +288,7 @@ def _identity(distribution: importlib.metadata.Distribution) -> tuple[str, str]:
 
 def _record(distribution: str, version: str, kind: str, name: str, value: str) -> Record:
     """Return the record that an entry declares; ValueError says what is wrong with it."""
-    where = f"entry {name!r} in group {KINDS[kind]!r}"
+    where = f"entry {name!r} in group {GROUPS[kind]!r}"
     if not NAME.fullmatch(name):
         raise ValueError(f"{where} has an unusable name; use at most 64 of a-z, 0-9, '.', '_' and '-'")
     form = "the name of a package" if kind in PACKAGES else "module:attribute"

@@ -93,12 +93,14 @@ def test_several_extractors_share_one_pass() -> None:
 
 def test_nothing_of_the_callers_is_disturbed(capsys: pytest.CaptureFixture[str]) -> None:
     network = nn.Linear(2, 2).train()
-    before, numpy_before = torch.get_rng_state(), np.random.get_state()[1].copy()  # noqa: NPY002
+    before, numpy_before = torch.get_rng_state(), np.random.get_state()[1].copy()
     tf32 = torch.backends.cuda.matmul.allow_tf32
     features = fidelity.extract(stream(pixels(0)), COUNT, [Projection()])[0]
-    fidelity.kernel_distance(features.values, features.values, subsets=2, size=100)  # negative: torch-fidelity prints a note
+    fidelity.kernel_distance(
+        features.values, features.values, subsets=2, size=100
+    )  # negative: torch-fidelity prints a note
     assert torch.equal(before, torch.get_rng_state())
-    assert np.array_equal(numpy_before, np.random.get_state()[1])  # noqa: NPY002
+    assert np.array_equal(numpy_before, np.random.get_state()[1])
     assert network.training
     assert torch.backends.cuda.matmul.allow_tf32 == tf32
     assert capsys.readouterr().out == ""
@@ -182,7 +184,9 @@ class TestWeights:
         assert not extractor.verified
         assert extractor.id == f"inception@{sha256[:8]}"
 
-    def test_a_missing_file_says_what_to_fetch_and_downloads_nothing(self, monkeypatch: pytest.MonkeyPatch, tmp_path: object) -> None:
+    def test_a_missing_file_says_what_to_fetch_and_downloads_nothing(
+        self, monkeypatch: pytest.MonkeyPatch, tmp_path: object
+    ) -> None:
         monkeypatch.setenv("TORCH_HOME", str(tmp_path))
         with pytest.raises(DataError, match=r"needs the file twin\.pth \(SHA-256 abc\); fetch it from nowhere"):
             self.build("", "abc")
@@ -199,7 +203,10 @@ def _skeleton(kind: type) -> dict[str, Tensor]:
             captured.update({key: value.clone() for key, value in nn.Module.state_dict(self).items()})
         return None
 
-    with unittest.mock.patch.object(torch, "load", return_value={}), unittest.mock.patch.object(kind, "load_state_dict", take):
+    with (
+        unittest.mock.patch.object(torch, "load", return_value={}),
+        unittest.mock.patch.object(kind, "load_state_dict", take),
+    ):
         kind("inception-v3-compat", ["2048"], feature_extractor_weights_path="unused")
     return captured
 

@@ -46,12 +46,17 @@ ARROWS: dict[str, set[str]] = {
         *(ROOT, "api", "assemble", "checkpoint", "device", "errors", "pictures", "recipe", "registry", "runs"),
         *("sampling", "seed", "trainer", "zoo"),
     },
+    "fidelity": {"api"},
+    "benchmark": {
+        *(ROOT, "api", "checkpoint", "config", "console", "device", "errors", "fidelity", "jobs", "assemble", "options"),
+        *("pictures", "recipe", "registry", "runs", "sampling", "seed", "zoo"),
+    },
     "console": set(),
     "doctor": {ROOT, "errors", "registry"},
     "scaffold": {ROOT, "errors", "registry"},
     "cli": {
-        *(ROOT, "assemble", "config", "console", "doctor", "errors", "jobs", "options", "pictures", "recipe", "registry"),
-        *("sampling", "scaffold", "testing", "zoo"),
+        *(ROOT, "assemble", "benchmark", "checkpoint", "config", "console", "doctor", "errors", "jobs", "options"),
+        *("pictures", "recipe", "registry", "sampling", "scaffold", "testing", "zoo"),
     },
     "testing": {
         *(
@@ -71,7 +76,7 @@ ARROWS: dict[str, set[str]] = {
         ),
     },
 }
-FOR_PLUGINS = {"api", "game", "layers"}
+FOR_PLUGINS = {"api", "fidelity", "game", "layers"}
 LIGHT = {
     ROOT,
     "cli",
@@ -86,7 +91,7 @@ LIGHT = {
     "scaffold",
     "zoo",
 }  # no torch on import
-KINDS_OF_PLUGINS = ("architectures", "losses", "regularizers", "games", "datasets")
+KINDS_OF_PLUGINS = ("architectures", "losses", "regularizers", "games", "datasets", "extractors")
 
 
 def module_of(path: Path) -> str:

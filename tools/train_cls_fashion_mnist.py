@@ -2,8 +2,8 @@
 
     python tools/train_cls_fashion_mnist.py [--epochs 6] [--seed 0] [--out FILE]
 
-Only the 60,000 training images of Fashion-MNIST and their labels are used; the 10,000 test images give the accuracy that the
-file states. Equal threads, versions and seed give an equal file.
+Only the 60,000 training images of Fashion-MNIST and their labels are used; the 10,000 test images give the accuracy that
+the file states. Equal threads, versions and seed give an equal file.
 """
 
 from __future__ import annotations
@@ -82,7 +82,9 @@ def train(epochs: int, seed: int) -> Trained:
             optimizer.step()
             schedule.step()
             total += loss.item()
-        print(f"epoch {epoch + 1}: loss {total / (len(images) // BATCH):.4f}, {time.monotonic() - started:.0f} s", flush=True)
+        print(
+            f"epoch {epoch + 1}: loss {total / (len(images) // BATCH):.4f}, {time.monotonic() - started:.0f} s", flush=True
+        )
     return net.eval()
 
 

@@ -135,8 +135,8 @@ COLUMNS: Sequence[Column] = (
     Column("recall", "recall", "Share of real images inside the samples' manifold; larger is better.", _score("Recall")),
     Column("is", "IS", "Inception Score's form on the extractor's own classes; larger is better, at most their number.",
            _score("IS")),
-    Column("authpct", "AuthPct", "Percent of samples that are no closer to a training image than that is to its neighbour; in "
-           "brackets what unseen real images score. Far below that: copies.", _beside("AuthPct", 3)),
+    Column("authpct", "AuthPct", "Percent of samples that are no closer to a training image than that is to its neighbour; "
+           "in brackets what unseen real images score. Far below that: copies.", _beside("AuthPct", 3)),
     Column("c_t", "C_T", "Are samples closer to training images than unseen real ones are? Far below 0: copies; far above: "
            "unlike the data. In brackets what unseen real images score.", _beside("C_T", 2)),
     Column("params", "params G", "Numbers in the generator.", _parameters),

@@ -34,7 +34,10 @@ def local(tasks: Sequence[Task], workers: int) -> Iterator[tuple[Task, Done]]:
         if not left:
             return
     for task in left.values():
-        yield task, Done(task.label, 0.0, error=f"{task.label} killed its process {RETRIES + 1} times; look for lack of memory")
+        yield (
+            task,
+            Done(task.label, 0.0, error=f"{task.label} killed its process {RETRIES + 1} times; look for lack of memory"),
+        )
 
 
 def ray(tasks: Sequence[Task], workers: int) -> Iterator[tuple[Task, Done]]:

@@ -49,15 +49,16 @@ SHAPE: Mapping[str, Any] = {  # every field of an entry, with the types that it 
     "samples": {"n": COUNT, "stream_sha256": (dict,), "witness_png": TEXTS},
     "scores": (dict,),
     "env": {
-        "ganzoo": TEXT, "torch": TEXT, "torchvision": TEXT, "torch_fidelity": TEXT, "numpy": TEXT, "python": TEXT, "os": TEXT,
-        "device": TEXT, "threads": COUNT, "tf32": FLAG,
+        "ganzoo": TEXT, "torch": TEXT, "torchvision": TEXT, "torch_fidelity": TEXT, "numpy": TEXT, "python": TEXT,
+        "os": TEXT, "device": TEXT, "threads": COUNT, "tf32": FLAG,
     },
     "timing": {"sample_ms_per_img": (int, float, type(None)), "benchmark_s": (int, float, type(None))},
     "reported": {"paper_value": (str, type(None)), "source": (str, type(None))},
 }  # fmt: skip
 EXTRACTOR: Mapping[str, Any] = {"id": TEXT, "name": TEXT, "layer": TEXT, "dim": COUNT, "ranks": FLAG, "metric": TEXT}
 SCORE: Mapping[str, Any] = {
-    "mean": (int, float, type(None)), "se": (int, float, type(None)), "per_seed": (list,), "per_seed_se": (list,), "note": TEXT,
+    "mean": (int, float, type(None)), "se": (int, float, type(None)), "per_seed": (list,), "per_seed_se": (list,),
+    "note": TEXT,
 }  # fmt: skip
 SCORE_MORE = ("floor_theory", "floor_measured", "heldout")
 EMPTY = ("checkpoint", "training")  # null for a baseline or a model without a checkpoint

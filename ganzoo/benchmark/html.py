@@ -103,8 +103,9 @@ def _card(row: Row, pictures: Pictures) -> str:
         for kind, text in SUMMARIES.items()
         if kind in found
     )
+    name = escape(row.name, quote=True)
     shown = images or "".join(
-        f'<img class="grid" src="data:image/png;base64,{escape(str(png), quote=True)}" alt="samples of {escape(row.name, quote=True)}">'
+        f'<img class="grid" src="data:image/png;base64,{escape(str(png), quote=True)}" alt="samples of {name}">'
         for png in row.first["samples"]["witness_png"]
     )
     rank = f"{row.rank}. " if row.rank else ""
@@ -158,7 +159,10 @@ def _facts(board: Board) -> Iterator[tuple[str, str]]:
     yield "data", f"{data['name']} ({data['split']}), {data['n']:,} images of {'x'.join(map(str, data['shape']))}"
     yield "pixels SHA-256", str(data["pixels_sha256"])
     if data["heldout"]:
-        yield "held out", f"{data['heldout']['n']:,} images ({data['heldout']['split']}), {data['heldout']['pixels_sha256']}"
+        yield (
+            "held out",
+            f"{data['heldout']['n']:,} images ({data['heldout']['split']}), {data['heldout']['pixels_sha256']}",
+        )
     yield "protocol", f"{protocol['id']}, SHA-256 {protocol['sha256']}"
     yield "samples", f"{protocol['samples']:,} for each of the seeds {', '.join(map(str, protocol['seeds']))}"
     names = ("latents", "labels", "weights", "norm", "truncation", "batch", "precision", "overrides")

@@ -16,8 +16,8 @@ def latents(start: int, stop: int, size: int, prior: str, seed: int, truncation:
     """Return z [stop - start, size] float32, standard normal or uniform in [-1, 1]: the rule `philox/1`.
 
     Row i is made of the words of Philox-4x64 (Salmon et al. 2011) with the seed as its key and i in its counter, as 53-bit
-    uniform numbers; normal ones by Box and Muller's transform in float64. With `truncation`, numbers beyond so many standard
-    deviations are drawn again from the same stream.
+    uniform numbers; normal ones by Box and Muller's transform in float64. With `truncation`, numbers beyond so many
+    standard deviations are drawn again from the same stream.
     """
     rows = [_row(number, size, prior, seed, truncation) for number in range(start, stop)]
     return torch.from_numpy(np.stack(rows)) if rows else torch.zeros(0, size)

@@ -37,7 +37,9 @@ class Sides:
 class Measure(Protocol):
     """A metric with its settings."""
 
-    names: ClassVar[tuple[str, ...]]  # the scores that it gives
+    @property
+    def names(self) -> tuple[str, ...]:
+        """The scores that it gives."""
 
     def __call__(self, sides: Sides) -> dict[str, Score]:
         """Return the scores of the fake side."""
@@ -48,7 +50,7 @@ class Frechet:
     """Fréchet distance (Heusel et al. 2017, arXiv:1706.08500) with the jackknife's error over `groups`; 0: no error."""
 
     groups: int = 20
-    names = ("FD",)
+    names: ClassVar[tuple[str, ...]] = ("FD",)
 
     def __call__(self, sides: Sides) -> dict[str, Score]:
         """Return FD; not negative but for rounding, smaller is better."""
@@ -65,7 +67,7 @@ class Kernel:
     subsets: int = 100
     size: int = 1000
     seed: int = 2020
-    names = ("KD",)
+    names: ClassVar[tuple[str, ...]] = ("KD",)
 
     def __call__(self, sides: Sides) -> dict[str, Score]:
         """Return KD; smaller is better."""
@@ -79,7 +81,7 @@ class Inception:
 
     splits: int = 10
     seed: int = 2020
-    names = ()
+    names: ClassVar[tuple[str, ...]] = ()
 
     def __call__(self, sides: Sides) -> dict[str, Score]:
         """Return IS, 1 to the number of classes, where the extractor classifies; larger is better."""
@@ -95,7 +97,7 @@ class PrecisionRecall:
 
     samples: int = 5000
     neighbours: int = 3
-    names = ("Precision", "Recall")
+    names: ClassVar[tuple[str, ...]] = ("Precision", "Recall")
 
     def __call__(self, sides: Sides) -> dict[str, Score]:
         """Return both, 0 to 1; larger is better."""
@@ -109,7 +111,7 @@ class DensityCoverage:
 
     samples: int = 5000
     neighbours: int = 5
-    names = ("Density", "Coverage")
+    names: ClassVar[tuple[str, ...]] = ("Density", "Coverage")
 
     def __call__(self, sides: Sides) -> dict[str, Score]:
         """Return density, from 0 with 1 for real samples, and coverage, 0 to 1; larger is better."""
@@ -126,7 +128,7 @@ class Memorisation:
     """
 
     samples: int = 5000
-    names = ("AuthPct", "C_T")
+    names: ClassVar[tuple[str, ...]] = ("AuthPct", "C_T")
 
     def __call__(self, sides: Sides) -> dict[str, Score]:
         """Return AuthPct, 0 to 100 percent, and C_T: far below 0 for copies, far above for samples unlike the data."""
@@ -153,7 +155,9 @@ def build(metrics: Iterable[str], options: Mapping[str, Mapping[str, Any]]) -> l
     built = []
     for name in metrics:
         if name not in MEASURES:
-            raise RecipeError(f"there is no metric {name!r}{did_you_mean(name, MEASURES)} (there are: {', '.join(MEASURES)})")
+            raise RecipeError(
+                f"there is no metric {name!r}{did_you_mean(name, MEASURES)} (there are: {', '.join(MEASURES)})"
+            )
         built.append(MEASURES[name](**check_options(f"metric {name!r}", MEASURES[name], options.get(name, {}))))
     return built
 

@@ -116,7 +116,9 @@ class _Scale:
 
     def at(self, value: float) -> float:
         """Return where a value lies."""
-        low, high, here = (math.log(one) for one in (self.low, self.high, value)) if self.log else (self.low, self.high, value)
+        low, high, here = (
+            (math.log(one) for one in (self.low, self.high, value)) if self.log else (self.low, self.high, value)
+        )
         return self.start + (here - low) / (high - low) * (self.stop - self.start)
 
     def ticks(self) -> list[float]:
@@ -148,7 +150,9 @@ def _axis_x(
     for value in scale.ticks():
         x = scale.at(value)
         parts.append(f'<line class="grid" x1="{x:.1f}" x2="{x:.1f}" y1="{top:.0f}" y2="{bottom:.0f}"/>')
-        parts.append(f'<text class="tick" x="{x:.1f}" y="{bottom + 16:.0f}" text-anchor="middle">{escape(show(value))}</text>')
+        parts.append(
+            f'<text class="tick" x="{x:.1f}" y="{bottom + 16:.0f}" text-anchor="middle">{escape(show(value))}</text>'
+        )
     middle = (left + right) / 2
     parts.append(f'<text class="title" x="{middle:.0f}" y="{bottom + 36:.0f}" text-anchor="middle">{escape(title)}</text>')
     return "".join(parts)
@@ -159,7 +163,9 @@ def _axis_y(scale: _Scale, left: float, right: float, title: str) -> str:
     for value in scale.ticks():
         y = scale.at(value)
         parts.append(f'<line class="grid" x1="{left:.0f}" x2="{right:.0f}" y1="{y:.1f}" y2="{y:.1f}"/>')
-        parts.append(f'<text class="tick" x="{left - 8:.0f}" y="{y + 4:.1f}" text-anchor="end">{escape(number(value))}</text>')
+        parts.append(
+            f'<text class="tick" x="{left - 8:.0f}" y="{y + 4:.1f}" text-anchor="end">{escape(number(value))}</text>'
+        )
     middle = (scale.start + scale.stop) / 2
     turned = f'transform="rotate(-90 14 {middle:.0f})"'
     parts.append(f'<text class="title" x="14" y="{middle:.0f}" text-anchor="middle" {turned}>{escape(title)}</text>')

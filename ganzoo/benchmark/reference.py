@@ -55,7 +55,7 @@ class Split:
         return self.at(torch.arange(start, stop))
 
     def spread(self, count: int) -> Tensor:
-        """Return positions of `count` images at even distances, since data may be sorted by class; all where it has fewer."""
+        """Return positions of `count` images at even distances, as data may be sorted by class; or all."""
         count = min(count, len(self))
         return torch.arange(count) * len(self) // count
 

@@ -30,7 +30,9 @@ def caption(board: Board) -> list[str]:
         f"{data['n']:,} images of {data['name']} ({data['split']}); ranked by {board.headline}"
     ]
     if board.judge["metric"] != "FID":
-        lines.append(f"{board.judge['metric']} is not comparable with a published FID: its features are {board.judge['id']}")
+        lines.append(
+            f"{board.judge['metric']} is not comparable with a published FID: its features are {board.judge['id']}"
+        )
     budgets = {row.first["training"]["images_seen"] for row in board.models if row.first["training"]}
     if budgets and max(budgets) <= SAME * min(budgets):
         lines.append(f"every model was trained on the same budget: {count(min(budgets))} real samples seen")
@@ -137,7 +139,7 @@ def to_markdown(board: Board, key: str = "", command: str = "ganzoo benchmark") 
     used = sorted({badge for row in board.models for badge in row.badges})
     lines += [f"- [{BADGES[badge][0]}]: {BADGES[badge][1]}" for badge in used]
     lines += [f"- {_escaped(text)}" for text in failures(board)]
-    return "\n".join([*lines, "" if used or failures(board) else "", f"Made by `{command}`.", ""])
+    return "\n".join([*lines, "", f"Made by `{command}`.", ""])
 
 
 def _escaped(text: str) -> str:

@@ -283,7 +283,7 @@ def _macs(source: ModelSource, protocol: Protocol) -> int | None:
     z = latents(0, 1, model.recipe.latent.size, model.recipe.latent.prior, 0)
     with FlopCounterMode(display=False) as counter:
         model.decode(z, model.labels(1))
-    return counter.get_total_flops() // 2
+    return int(counter.get_total_flops()) // 2
 
 
 def _training_seconds(checkpoint: Path, samples: int) -> float | None:

@@ -8,7 +8,7 @@ import io
 import json
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -71,7 +71,9 @@ def choose(protocol: Protocol, dataset: str, registry: Registry, weights: Mappin
     """
     for name in filter(None, weights):
         if name not in protocol.extractors + protocol.optional:
-            raise PluginError(f"--weights names extractor {name!r}, which the protocol does not use; add --extractor {name}")
+            raise PluginError(
+                f"--weights names extractor {name!r}, which the protocol does not use; add --extractor {name}"
+            )
     chosen: list[Wanted] = []
     for name in (*protocol.extractors, *protocol.optional):
         optional = name in protocol.optional
@@ -137,14 +139,14 @@ class Witness:
     digest: Any
     first: Tensor | None = None
     seen: int = 0
-    known: set[bytes] | None = None
+    known: set[bytes] = field(default_factory=set)
 
     def __call__(self, start: int, stop: int) -> Tensor:
+        """Return images `start` to `stop`, and keep what is wanted of them."""
         made = self.images(start, stop)
         self.digest.update(made.contiguous().numpy().data)
         self.seen = stop
-        if self.known is not None:
-            self.known |= {hashlib.blake2b(image.numpy().tobytes(), digest_size=16).digest() for image in made}
+        self.known |= {hashlib.blake2b(image.numpy().tobytes(), digest_size=16).digest() for image in made}
         if self.first is None or len(self.first) < WITNESSES:
             self.first = made if self.first is None else torch.cat([self.first, made])
             self.first = self.first[:WITNESSES].clone()
@@ -167,7 +169,7 @@ def score(
     """
     started = time.perf_counter()
     count = source.count(protocol)
-    witness = Witness(source.images(reference, protocol, seed), hashlib.sha256(), known=set())
+    witness = Witness(source.images(reference, protocol, seed), hashlib.sha256())
     facts = {"schema": SCHEMA, "source": source.name, "seed": seed, "samples": count, "torch_fidelity": VERSION}
     try:
         extractors = [lens.extractor for lens in found]
@@ -178,7 +180,7 @@ def score(
         return
     drawn = time.perf_counter() - started
     speed = 1000 * source.seconds / source.made if isinstance(source, ModelSource) and source.made else None
-    assert witness.known is not None and witness.first is not None
+    assert witness.first is not None  # at least two samples were drawn
     shown = base64.b64encode(png(witness.first)).decode()
     facts |= {
         "stream_sha256": witness.digest.hexdigest(),

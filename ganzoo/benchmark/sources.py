@@ -21,15 +21,19 @@ from .latents import latents, stratified
 from .protocol import Protocol
 from .reference import FIT, Reference, Split
 
-
 BLOCK = 64  # samples of a matrix product: always as many, so that each is rounded alike
 
 
 class Source(Interface):
     """Something that gives images."""
 
-    name: str
-    key: str  # hash of everything that its images depend on besides seed and protocol
+    @property
+    def name(self) -> str:
+        """What it is called."""
+
+    @property
+    def key(self) -> str:
+        """Hash of everything that its images depend on besides seed and protocol."""
 
     def count(self, protocol: Protocol) -> int:
         """Return how many images it gives for one seed."""
@@ -197,8 +201,9 @@ def _gaussian(reference: Reference, seed: int, count: int) -> Images:
     root = np.linalg.cholesky(covariance + 1e-3 * np.eye(len(mean)))
 
     def block(start: int, stop: int) -> np.ndarray:
-        normal = [_stream(seed, 3, number).standard_normal(len(mean)) for number in range(start, stop)]
-        return np.clip(np.rint(mean + np.stack(normal) @ root.T), 0, 255).astype(np.uint8)
+        normal = np.stack([_stream(seed, 3, number).standard_normal(len(mean)) for number in range(start, stop)])
+        levels: np.ndarray = np.clip(np.rint(mean + normal @ root.T), 0, 255).astype(np.uint8)
+        return levels
 
     def draw(start: int, stop: int) -> Tensor:
         blocks = [block(first, min(first + BLOCK, stop)) for first in range(start, stop, BLOCK)]

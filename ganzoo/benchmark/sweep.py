@@ -9,7 +9,8 @@ import tomllib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Protocol as Interface
+from typing import Any
+from typing import Protocol as Interface
 
 import torch
 
@@ -144,7 +145,9 @@ def _trained(place: Path) -> Candidate:
     path = find_checkpoint(place)
     text = str(read_header(path)["provenance"]["recipe"])
     raw = tomllib.loads(text)
-    return Candidate(str(raw.get("name", path.stem)), place, Draft(str(raw.get("name")), raw, f"checkpoint {path}").finish())
+    return Candidate(
+        str(raw.get("name", path.stem)), place, Draft(str(raw.get("name")), raw, f"checkpoint {path}").finish()
+    )
 
 
 def _untrained(one: Candidate) -> bool:
@@ -331,5 +334,3 @@ class Silent:
 
     def step(self, text: str, done: int, total: int, left: float) -> None:
         """Say nothing."""
-
-

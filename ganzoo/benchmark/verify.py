@@ -75,12 +75,14 @@ def _protocol(entry: Mapping[str, Any]) -> Protocol:
     """Return the installed protocol that an entry was scored by; DataError where it is not the same."""
     said = entry["protocol"]
     if said["overrides"]:
-        raise DataError(f"the entry was scored with changes ({'; '.join(said['overrides'])}); only whole protocols are verified")
+        raise DataError(
+            f"the entry was scored with changes ({'; '.join(said['overrides'])}); only whole protocols are verified"
+        )
     protocol = find(str(said["id"]).rpartition("/")[0], registry())
     if protocol.sha256 != said["sha256"]:
         raise DataError(
-            f"protocol {said['id']!r} is {protocol.id} with hash {protocol.sha256[:8]} here and {str(said['sha256'])[:8]} in "
-            "the entry; install the version of ganzoo that the entry names"
+            f"protocol {said['id']!r} has the hash {protocol.sha256[:8]} here and {str(said['sha256'])[:8]} in the entry; "
+            " install the version of ganzoo that the entry names"
         )
     return protocol
 
@@ -99,12 +101,16 @@ def _compared(old: Mapping[str, Any], new: Mapping[str, Any]) -> Verdict:
     lines += [f"{key}: {text}" for key, text in far.items()]
     close = exact or _alike(old, new)
     if not close:
-        lines.append(f"the shown samples differ by more than {LEVELS} grey levels in more than {1 - PIXELS:.1%} of the pixels")
+        lines.append(
+            f"the shown samples differ by more than {LEVELS} grey levels in more than {1 - PIXELS:.1%} of the pixels"
+        )
     ok = not far and close and old["dataset"]["pixels_sha256"] == new["dataset"]["pixels_sha256"]
     badge = "disputed" if not ok else "bit-exact" if same else "reproduced"
     if same:
         lines.append(f"all {len(deltas)} scores are the same, bit for bit")
-    return Verdict(badge, lines, ok, _record(badge, new, {key: text for key, (text, _) in deltas.items()} if not same else {}))
+    return Verdict(
+        badge, lines, ok, _record(badge, new, {key: text for key, (text, _) in deltas.items()} if not same else {})
+    )
 
 
 def _delta(old: Mapping[str, Any], new: Mapping[str, Any] | None) -> tuple[str, bool]:

@@ -122,7 +122,9 @@ class ScoreTask:
             strip = setting.units.parent / "pictures" / f"{source.key[-64:]}-neighbours.png"
             if missing:
                 found = list(missing.values())
-                made = score(source, self.seed, bench.reference, setting.protocol, found, setting.batch, bench.device, strip)
+                made = score(
+                    source, self.seed, bench.reference, setting.protocol, found, setting.batch, bench.device, strip
+                )
                 for key, unit in zip(missing, made, strict=True):
                     write_unit(setting.units, key, unit)
         finally:
@@ -183,7 +185,7 @@ def perform(task: Task) -> Done:
     except GanzooError as error:
         return Done(task.label, time.monotonic() - started, error=str(error))
     # a model is anybody's code: whatever it raises must end in its own row
-    except Exception as error:  # noqa: BLE001
+    except Exception as error:
         where = f"{type(error).__name__}: {error}".splitlines()[0]
         return Done(task.label, time.monotonic() - started, error=f"{task.label} failed ({where})")
     return Done(task.label, time.monotonic() - started)
@@ -198,4 +200,3 @@ def spoil() -> None:
     """Forget what this process has built; for tests that change the data under it."""
     _benches.clear()
     _source.cache_clear()
-

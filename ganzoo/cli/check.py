@@ -13,7 +13,7 @@ import click
 
 from ..console import print_json, print_table
 from ..errors import PluginError, did_you_mean
-from ..registry import KINDS, Registry
+from ..registry import GROUPS, Registry
 from .commands import complete_recipes
 
 if TYPE_CHECKING:
@@ -57,7 +57,7 @@ def _results(target: str, known: Registry, seconds: float) -> Iterator[Result]:
         return
     packages = {record.distribution for record in known.records} | {problem.distribution for problem in known.problems}
     kind, _, bare = target.partition(":")
-    kind, bare = (kind, bare) if kind in (*KINDS, "recipe") else ("", target)
+    kind, bare = (kind, bare) if kind in (*GROUPS, "recipe") else ("", target)
     records = [one for one in known.records if bare in (one.name, one.qualified) and one.kind in (kind or one.kind, "")]
     records = [one for one in records if one.kind != "zoo"]
     recipes = [one.qualified for one in entries(known) if bare in (one.name, one.qualified) and kind in ("", "recipe")]

@@ -6,7 +6,6 @@ import hashlib
 from importlib import resources
 from pathlib import Path
 
-import torch
 import torch.nn.functional as F
 from safetensors.torch import load
 from torch import Tensor, nn

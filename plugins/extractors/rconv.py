@@ -21,17 +21,18 @@ PIECE = 250
 class RandomConvolutions(Extractor):
     """Three layers of random 4x4 convolutions with stride 2, each standardised on the reference before its ReLU.
 
-    Random networks compare images much as trained ones do (Lee et al. 2022, arXiv:2208.09218), but only if their activations
-    are alive: a stock network without training gives every image the same features. So each channel is standardised on up to
-    2,000 reference images. Features are the means of the last two layers over the whole image and over its quarters, 960
-    numbers, standardised too, and mixed to 128 by a random matrix; they have mean 0 and a mean variance of 1 there.
+    Random networks compare images much as trained ones do (Lee et al. 2022, arXiv:2208.09218), but only if their
+    activations are alive: a stock network without training gives all images the same features. So each channel is
+    standardised on up to 2,000 reference images. Features are the means of the last two layers over the whole image and
+    over its quarters, 960 numbers, standardised too, and mixed to 128 by a random matrix; on the reference they have mean 0
+    and a mean variance of 1.
     """
 
     DIM = 128
 
     def __init__(self) -> None:
         super().__init__()
-        source = np.random.RandomState(SEED)  # noqa: NPY002 (its stream is frozen, that of newer generators is not)
+        source = np.random.RandomState(SEED)
         self.layers = len(WIDTHS)
         for number, (inside, outside) in enumerate(zip((3, *WIDTHS), WIDTHS, strict=False)):
             weights = source.standard_normal((outside, inside, 4, 4)) / np.sqrt(inside * 16)

@@ -26,7 +26,7 @@ def _squares(queries: Tensor, keys: Tensor) -> Iterator[tuple[int, Tensor]]:
 
 
 def _rounding(points: Tensor, squares: Tensor) -> Tensor:
-    """Return at most how far `_squares` is off, for pairs of a point [N, d] and another whose squared distance is known [N].
+    """Return at most how far `_squares` is off, for points [N, d] and others at known squared distances [N].
 
     The error is within 2 (d + 4) eps (|x|^2 + |y|^2), and |y|^2 within 2 |x|^2 + 2 |x - y|^2.
     """
