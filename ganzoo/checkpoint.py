@@ -20,6 +20,7 @@ from .errors import CheckpointError, ResourceError, RunFailed
 from .trainer import Trainer
 
 KEY = "ganzoo.checkpoint"
+TENSORS = "ganzoo.tensors"
 SCHEMA = 1
 HEADER_LIMIT = 16_000_000  # bytes; a hostile header is refused before it is parsed
 
@@ -175,6 +176,26 @@ def read_header(path: Path) -> dict[str, Any]:
     if header["schema"] != SCHEMA:
         raise CheckpointError(f"checkpoint {path} has schema {header['schema']!r}, not {SCHEMA}; upgrade ganzoo")
     return dict(header)
+
+
+def write_tensors(path: Path, tensors: Mapping[str, Tensor], facts: Mapping[str, str]) -> None:
+    """Write tensors with a few facts about them, and the hash of their content, as `read_tensors` wants them."""
+    whole = {key: value.detach().cpu().contiguous() for key, value in sorted(tensors.items())}
+    header = json.dumps({**facts, "sha256": _digest(whole)}, sort_keys=True)
+    write_atomically(path, save(whole, metadata={TENSORS: header}))
+
+
+def read_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
+    """Return what `write_tensors` wrote; CheckpointError for anything but a whole file of it."""
+    try:
+        with safe_open(path, framework="pt") as file:
+            facts = json.loads((file.metadata() or {}).get(TENSORS, "{}"))
+            tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118 (not a mapping)
+    except (SafetensorError, OSError, ValueError) as error:
+        raise CheckpointError(f"{path} cannot be read ({error})") from None
+    if not isinstance(facts, dict) or facts.pop("sha256", "") != _digest(tensors):
+        raise CheckpointError(f"{path} is damaged: its content does not match its hash")
+    return tensors, facts
 
 
 def _digest(tensors: Mapping[str, Tensor]) -> str:

@@ -273,9 +273,9 @@ class FidelityExtractor(Extractor):
     """One of torch-fidelity's own networks, with weights from a file whose SHA-256 is known before it is opened.
 
     `network` is torch-fidelity's name, `layer` and `logits` its layers, `file` the name of the weights in its cache.
-    Without the right file there is no extractor: nothing is downloaded, and another hash is refused unless `unverified`. Where no
-    hash is published (`sha256` empty) the id carries that of the file that is there. A network whose code torch.hub
-    keeps (`hub`, its folder) finds the file itself.
+    Without the right file there is no extractor: nothing is downloaded, and another hash is refused unless `unverified`.
+    Where no hash is published (`sha256` empty) the id carries that of the file that is there. A network whose code
+    torch.hub keeps (`hub`, its folder) finds the file itself.
     """
 
     def __init__(

@@ -314,9 +314,10 @@ def test_only_the_import_of_plugins_catches_everything():
             if isinstance(node, ast.ExceptHandler):
                 caught = {"BaseException"} if node.type is None else set(re.findall(r"\w+", ast.unparse(node.type)))
                 found += [where(path, node.lineno)] if caught & {"Exception", "BaseException"} else []
-    places = [place for place in found if not place.startswith("ganzoo/registry.py:")]
+    homes = ("ganzoo/registry.py:", "ganzoo/benchmark/work.py:")
+    places = [place for place in found if not place.startswith(homes)]
     assert not places, f"name the errors that are expected: {places}"
-    assert len(found) == 1, f"one such place in registry.py, where anybody's code is imported: {found}"
+    assert len(found) == 2, f"where anybody's code is imported, and where a sweep runs it: one place each, not {found}"
 
 
 @pytest.mark.parametrize(
@@ -337,7 +338,8 @@ def test_nothing_in_a_turn_waits_for_the_device(path):
 def test_nothing_unpickles(path):
     wrong = [where(path, line) for line, name in imports(path) if re.match(r"(pickle|shelve|dill|joblib|marshal)\b", name)]
     for node in ast.walk(TREES[path]):
-        if isinstance(node, ast.Attribute) and ast.unparse(node) == "torch.load":
+        tensors_only = isinstance(node, ast.Call) and "weights_only=True" in map(ast.unparse, node.keywords)
+        if isinstance(node, ast.Call) and ast.unparse(node.func) == "torch.load" and not tensors_only:
             wrong.append(f"{where(path, node.lineno)}: torch.load")
         if isinstance(node, ast.keyword) and ast.unparse(node) in ("weights_only=False", "allow_pickle=True"):
             wrong.append(f"{where(path, node.value.lineno)}: {ast.unparse(node)}")

@@ -133,7 +133,8 @@ COLUMNS: Sequence[Column] = (
     Column("precision", "precision", "Share of samples inside the real images' manifold; larger is better.",
            _score("Precision")),
     Column("recall", "recall", "Share of real images inside the samples' manifold; larger is better.", _score("Recall")),
-    Column("is", "IS", "Inception Score's form on the extractor's own classes; larger is better, at most their number.",
+    Column("is", "IS", "How sure and how varied the extractor's own classes are (IS as published in arXiv:1606.03498); "
+           "larger is better, at most their number.",
            _score("IS")),
     Column("authpct", "AuthPct", "Percent of samples that are no closer to a training image than that is to its neighbour; "
            "in brackets what unseen real images score. Far below that: copies.", _beside("AuthPct", 3)),

@@ -206,7 +206,8 @@ def _extractors(entry: Mapping[str, Any]) -> Iterator[str]:
         metric, _, name = key.partition("/")
         if f"@{name}" not in known:
             yield f"score {key!r} is of an extractor that is not listed"
-        elif metric == "FID" and known[f"@{name}"].get("metric") != "FID":
+            continue
+        if metric == "FID" and known[f"@{name}"].get("metric") != "FID":
             yield f"score {key!r} is called FID, which is reserved for the verified network"
 
 

@@ -76,7 +76,7 @@ class Kernel:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Inception:
+class InceptionScore:
     """Inception Score's form (Salimans et al. 2016, arXiv:1606.03498) on the extractor's own classes, if it has any."""
 
     splits: int = 10
@@ -143,7 +143,7 @@ class Memorisation:
 MEASURES: Mapping[str, Callable[..., Measure]] = {
     "frechet": Frechet,
     "kernel": Kernel,
-    "inception": Inception,
+    "inception-score": InceptionScore,
     "precision-recall": PrecisionRecall,
     "density-coverage": DensityCoverage,
     "memorisation": Memorisation,

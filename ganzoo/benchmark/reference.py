@@ -6,21 +6,18 @@ import hashlib
 import json
 import os
 import platform
-import struct
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 
 import torch
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import save
 from torch import Tensor
 
 from .. import assemble
 from ..api import Dataset, Extractor
-from ..checkpoint import write_atomically
-from ..errors import DataError, PluginError, ResourceError
+from ..checkpoint import read_tensors, write_tensors
+from ..errors import CheckpointError, DataError, PluginError, ResourceError
 from ..fidelity import VERSION, Features, extract
 from ..options import options_of
 from ..pictures import to_bytes
@@ -30,7 +27,6 @@ from ..registry import Registry
 ADAPTER = 1  # raised whenever the same images would get other features than before
 FIT = 10_000  # images that an extractor adapts to, at even distances
 PIECE = 4096  # images handled at a time
-KEY = "ganzoo.features"
 
 
 class Split:
@@ -151,11 +147,10 @@ def _key(split: Split, extractor: Extractor, chunk: int, device: torch.device) -
 
 
 def _write(path: Path, key: str, features: Features) -> None:
-    tensors = {"values": features.values.contiguous()}
-    tensors |= {} if features.logits is None else {"logits": features.logits.contiguous()}
-    digest = _digest(tensors)
+    tensors = {"values": features.values}
+    tensors |= {} if features.logits is None else {"logits": features.logits}
     try:
-        write_atomically(path, save(tensors, metadata={KEY: json.dumps({"key": key, "sha256": digest}, sort_keys=True)}))
+        write_tensors(path, tensors, {"key": key})
     except ResourceError as error:
         raise ResourceError(f"{error} (features can be kept elsewhere: set XDG_CACHE_HOME)") from error
 
@@ -165,19 +160,7 @@ def _read(path: Path, key: str) -> Features | None:
     if not path.is_file():
         return None
     try:
-        with safe_open(path, framework="pt") as file:
-            said = json.loads((file.metadata() or {}).get(KEY, "{}"))
-            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (not a mapping)
-    except (SafetensorError, OSError, ValueError, struct.error):
+        tensors, facts = read_tensors(path)
+    except CheckpointError:
         return None
-    if said != {"key": key, "sha256": _digest(tensors)}:
-        return None
-    return Features(tensors["values"], tensors.get("logits"))
-
-
-def _digest(tensors: dict[str, Tensor]) -> str:
-    digest = hashlib.sha256()
-    for name in sorted(tensors):
-        digest.update(f"{name} {tuple(tensors[name].shape)}\n".encode())
-        digest.update(tensors[name].contiguous().numpy().data)
-    return digest.hexdigest()
+    return Features(tensors["values"], tensors.get("logits")) if facts == {"key": key} else None

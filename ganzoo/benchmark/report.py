@@ -144,17 +144,7 @@ def _entry(
             "flags": _flags(all_units, scores, found) if parts["kind"] == "model" and status == "scored" else [],
             "dataset": _dataset(reference),
             "protocol": _protocol(protocol),
-            "extractors": [
-                {
-                    "id": lens.id,
-                    "name": lens.name,
-                    "layer": str(getattr(lens.extractor, "layer", "features")),
-                    "dim": int(lens.sides.real.values.shape[1]),
-                    "ranks": lens.ranks,
-                    "metric": lens.metric,
-                }
-                for lens in found
-            ],
+            "extractors": [_extractor(lens) for lens in found],
             "samples": {
                 "n": int(first[0]["samples"]) if first else 0,
                 "stream_sha256": {str(unit["seed"]): unit["stream_sha256"] for unit in first if "stream_sha256" in unit},
@@ -170,6 +160,17 @@ def _entry(
             "verified": [],
         }
     )
+
+
+def _extractor(lens: Lens) -> dict[str, Any]:
+    return {
+        "id": lens.id,
+        "name": lens.name,
+        "layer": str(getattr(lens.extractor, "layer", "features")),
+        "dim": int(lens.sides.real.values.shape[1]),
+        "ranks": lens.ranks,
+        "metric": lens.metric,
+    }
 
 
 def _scores(lens: Lens, units: Sequence[Mapping[str, Any]], reference: Reference) -> dict[str, Any]:

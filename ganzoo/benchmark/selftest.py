@@ -109,7 +109,7 @@ class Sheet:
         """Note a number that must be within so much of the expected one."""
         self.expected.append(f"{what} {expected:.9g} ± {within:.1g}")
         self.found.append(f"{what} {found:.9g}")
-        self.ok &= abs(found - expected) <= within  # False for NaN
+        self.ok &= bool(abs(found - expected) <= within)  # False for NaN
 
     def refuses(self, what: str, score: Callable[[], object]) -> None:
         """Note that what cannot be scored must be an error and never a number."""

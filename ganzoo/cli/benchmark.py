@@ -85,7 +85,7 @@ def command() -> None:
 
 @command.command("run")
 @click.argument("targets", nargs=-1, metavar="[NAME|PATTERN|RUN|CHECKPOINT]...", shell_complete=complete_recipes)
-@click.option("--protocol", default="", metavar="NAME|FILE", help="How to score.  [default: fid10k with verified Inception "
+@click.option("--protocol", default="", metavar="NAME|FILE", help="How to score.  [default: fid10k with its verified "
               "weights, else offline10k]")  # fmt: skip
 @click.option("--data", "--dataset", default="", metavar="NAME|PATH", help="Train and score on this data.",
               shell_complete=completer("dataset"))  # fmt: skip
@@ -136,7 +136,7 @@ def run(**asked: Any) -> int:
     if result.left:
         err().print(f"{result.left} results are still missing; the same command goes on")
     if asked["require_fid"] and not has_fid:
-        err().print("error: --require-fid: these scores are not FID; give the verified Inception weights with --weights")
+        err().print("error: --require-fid: these scores are not FID; give the verified weights with --weights")
         return NO_FID
     return 0
 
@@ -208,7 +208,7 @@ def _publish(result: Result, asked: dict[str, Any]) -> None:
     written = publish.pages(boards, result.pictures, asked["out"], asked["formats"], asked["sort"])
     if asked["as_json"]:
         print_json(publish.as_json(boards))
-    elif "table" in asked["formats"]:
+    if "table" in asked["formats"] and not asked["as_json"]:
         publish.show(boards, asked["sort"])
     for path in written:
         err().print(f"written: {path}")
