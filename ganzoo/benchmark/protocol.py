@@ -9,13 +9,17 @@ from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any, Literal
 
+import torch
+from torch import Tensor
+
 from ..config import read_toml
-from ..errors import RecipeError, did_you_mean
+from ..errors import DataError, RecipeError, did_you_mean
 from ..options import check_options
 from ..registry import Registry
 from ..zoo import folders
 
 FOLDER = "protocols"  # of a zoo package
+ANCHORS = "_anchors.toml"  # beside them
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -81,9 +85,26 @@ def names(registry: Registry) -> list[str]:
     return sorted({place.stem for place in _files(registry)})
 
 
+def anchors(registry: Registry) -> tuple[Tensor, Tensor]:
+    """Return real training and test images, uint8 [N, 1, H, W], whose distances the selftest knows.
+
+    DataError where they are not on this machine; nothing is downloaded.
+    """
+    for _, folder in folders(registry):
+        file = folder / FOLDER / ANCHORS
+        if file.is_file():
+            said = read_toml(file)
+            splits = [
+                registry.build("dataset", said["name"], {**said["options"], "split": one}) for one in ("train", "test")
+            ]
+            first, second = (data.batch(torch.arange(len(data))).real for data in splits)
+            return first, second
+    raise DataError("no zoo package names images for the selftest; reinstall ganzoo-toolkit")
+
+
 def _files(registry: Registry) -> Iterator[Path]:
     for _, folder in folders(registry):
-        yield from sorted((folder / FOLDER).glob("*.toml"))
+        yield from (path for path in sorted((folder / FOLDER).glob("*.toml")) if not path.name.startswith("_"))
 
 
 def _frozen(value: Any) -> Any:

@@ -142,7 +142,7 @@ def features_of(
 
 def _key(split: Split, extractor: Extractor, chunk: int, device: torch.device) -> str:
     facts = [split.pixels_sha256, list(split.shape), len(split), extractor.id, chunk, device.type]
-    facts += [VERSION, torch.__version__, platform.machine(), torch.get_num_threads(), ADAPTER]
+    facts += [VERSION, torch.__version__, platform.machine(), ADAPTER]
     return hashlib.sha256(json.dumps(facts).encode()).hexdigest()
 
 

@@ -32,7 +32,7 @@ NEAR = 10.0  # points of AuthPct below the held-out value; plain samples are clo
 
 
 def model_entry(
-    source: ModelSource, units: Units, found: Sequence[Lens], reference: Reference, protocol: Protocol, threads: int
+    source: ModelSource, units: Units, found: Sequence[Lens], reference: Reference, protocol: Protocol
 ) -> dict[str, Any]:
     """Return the sealed entry of a trained model."""
     header = read_header(source.path)
@@ -76,11 +76,11 @@ def model_entry(
     speeds = [unit["sample_ms"] for group in units.values() for unit in group if unit.get("sample_ms")]
     speed = min(speeds, default=None)  # of a machine that did other things too, the least is nearest to the truth
     parts = {"kind": "model", "model": about, "checkpoint": checkpoint, "training": training}
-    return _entry(parts, units, found, reference, protocol, threads, speed)
+    return _entry(parts, units, found, reference, protocol, speed)
 
 
 def baseline_entry(
-    source: Baseline, units: Units, found: Sequence[Lens], reference: Reference, protocol: Protocol, threads: int
+    source: Baseline, units: Units, found: Sequence[Lens], reference: Reference, protocol: Protocol
 ) -> dict[str, Any]:
     """Return the sealed entry of a baseline."""
     about = {
@@ -95,11 +95,11 @@ def baseline_entry(
         "imagenet_pretrained": False,
     }
     parts = {"kind": "baseline", "model": about, "checkpoint": None, "training": None}
-    return _entry(parts, units, found, reference, protocol, threads, None)
+    return _entry(parts, units, found, reference, protocol, None)
 
 
 def failed_entry(
-    name: str, reason: str, recipe: str, found: Sequence[Lens], reference: Reference, protocol: Protocol, threads: int
+    name: str, reason: str, recipe: str, found: Sequence[Lens], reference: Reference, protocol: Protocol
 ) -> dict[str, Any]:
     """Return the entry of a model that could not be trained, opened or drawn from."""
     raw = tomllib.loads(recipe)
@@ -115,7 +115,7 @@ def failed_entry(
         "imagenet_pretrained": False,
     }
     parts = {"kind": "model", "model": about, "checkpoint": None, "training": None}
-    return _entry(parts, {}, found, reference, protocol, threads, None, reason)
+    return _entry(parts, {}, found, reference, protocol, None, reason)
 
 
 def _entry(
@@ -124,7 +124,6 @@ def _entry(
     found: Sequence[Lens],
     reference: Reference,
     protocol: Protocol,
-    threads: int,
     speed: float | None,
     reason: str = "",
 ) -> dict[str, Any]:
@@ -151,7 +150,7 @@ def _entry(
                 "witness_png": [unit["witness_png"] for unit in first[:1] if "witness_png" in unit],
             },
             "scores": scores,
-            "env": environment(found, threads),
+            "env": environment(found),
             "timing": {
                 "sample_ms_per_img": None if speed is None else round(speed, 4),
                 "benchmark_s": round(sum(unit.get("seconds", 0.0) for unit in all_units), 2) if all_units else None,
@@ -248,7 +247,7 @@ def _protocol(protocol: Protocol) -> dict[str, Any]:
     }
 
 
-def environment(found: Sequence[Lens], threads: int) -> dict[str, Any]:
+def environment(found: Sequence[Lens]) -> dict[str, Any]:
     """Return what the numbers were computed with."""
     device = next(iter(found[0].extractor.parameters()), torch.empty(0)).device.type if found else "cpu"
     return {
@@ -260,7 +259,7 @@ def environment(found: Sequence[Lens], threads: int) -> dict[str, Any]:
         "python": platform.python_version(),
         "os": f"{platform.system()} {platform.machine()}",
         "device": device,
-        "threads": threads,
+        "threads": 1,
         "tf32": False,
     }
 

@@ -127,7 +127,7 @@ def lenses(
 def unit_key(source: Source, reference: Reference, protocol: Protocol, extractor_id: str, seed: int, device: str) -> str:
     """Return the name of a unit's file: a hash of everything that its numbers depend on."""
     facts = [SCHEMA, source.key, reference.key, protocol.sha256, extractor_id, seed, device]
-    facts += [VERSION, torch.__version__, torch.get_num_threads(), ADAPTER]
+    facts += [VERSION, torch.__version__, ADAPTER]
     return hashlib.sha256(json.dumps(facts).encode()).hexdigest()
 
 

@@ -7,9 +7,9 @@ import json
 import time
 import tomllib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 from typing import Protocol as Interface
 
 import torch
@@ -26,11 +26,13 @@ from .engines import engine
 from .protocol import Protocol
 from .report import baseline_entry, failed_entry, model_entry
 from .scoring import choose, read_unit
-from .sources import ModelSource
-from .work import Bench, Done, ScoreTask, Setting, Task, TrainTask, bench_of, cores
+from .sources import ModelSource, Source
+from .work import Bench, Done, ScoreTask, Setting, Task, TrainTask, bench_of, cores, one_thread
 
 WAIT = 1.0  # seconds before what another process is doing is looked at again
 GRID = 64  # samples of a model's picture
+ENOUGH = 6  # tasks that are worth the start of further processes
+T = TypeVar("T")
 
 
 class Reporter(Interface):
@@ -60,7 +62,7 @@ class Order:
     batch: int = 256
     baselines: bool = True
     engine: str = "local"
-    workers: int = 1
+    workers: int = 0  # processes; 0: as many as there are cores, where there is work for them
     shard: tuple[int, int] = (0, 1)  # this one of so many
     time_limit: float = 0.0  # seconds; 0: none
     fresh: bool = False
@@ -95,12 +97,18 @@ class Result:
 
 def sweep(order: Order, registry: Registry, reporter: Reporter) -> Result:
     """Do what the order says; a model that fails is an entry that says why."""
+    with torch.random.fork_rng(devices=[]):  # opening a model seeds the process's generator
+        return _sweep(order, registry, reporter)
+
+
+def _sweep(order: Order, registry: Registry, reporter: Reporter) -> Result:
     clock = Clock(order.time_limit)
     failures: dict[str, str] = {}
     found = candidates(order, registry)
     if order.train_missing:
-        tasks: list[Task] = [TrainTask(one.recipe, str(one.place), order.device) for one in found if _untrained(one)]
-        for task, done in _run(_mine(tasks, order), order, clock, reporter):
+        mine = [one for one in _mine(found, order) if _untrained(one)]
+        tasks: list[Task] = [TrainTask(one.recipe, str(one.place), order.device) for one in mine]
+        for task, done in _run(tasks, replace(order, workers=order.workers or 1), clock, reporter):
             if done.error and isinstance(task, TrainTask):
                 failures[task.place] = done.error
     missing = [one for one in found if not one.ready and str(one.place) not in failures]
@@ -160,9 +168,9 @@ def _untrained(one: Candidate) -> bool:
     return same and int(header["counters"]["samples"]) < total and one.place.is_dir()
 
 
-def _mine(tasks: Sequence[Task], order: Order) -> list[Task]:
+def _mine(all_of_them: Sequence[T], order: Order) -> list[T]:
     number, count = order.shard
-    return [task for position, task in enumerate(tasks) if position % count == number]
+    return [one for position, one in enumerate(all_of_them) if position % count == number]
 
 
 class Clock:
@@ -180,10 +188,11 @@ class Clock:
 def _run(tasks: Sequence[Task], order: Order, clock: Clock, reporter: Reporter) -> Iterator[tuple[Task, Done]]:
     """Do tasks on the chosen engine and tell of each; those that another process has are looked at again until done."""
     run, waiting, count, total = engine(order.engine), list(tasks), 0, len(tasks)
+    workers = order.workers or (cores() if total >= ENOUGH else 1)
     started = time.monotonic()
     while waiting and not clock.over:
         busy: list[Task] = []
-        for task, done in run(_until(waiting, clock, order), order.workers):
+        for task, done in run(_until(waiting, clock, workers), workers):
             if done.busy:
                 busy.append(task)
                 continue
@@ -193,12 +202,12 @@ def _run(tasks: Sequence[Task], order: Order, clock: Clock, reporter: Reporter) 
             yield task, done
         if busy and len(busy) == len(waiting):
             time.sleep(WAIT)
-        waiting = busy if not clock.over else []
+        waiting = [*waiting[len(_until(waiting, clock, workers)) :], *busy]
 
 
-def _until(tasks: Sequence[Task], clock: Clock, order: Order) -> Sequence[Task]:
+def _until(tasks: Sequence[Task], clock: Clock, workers: int) -> Sequence[Task]:
     """Hand out all tasks, or few at a time where the clock must be looked at in between."""
-    return tasks if not clock.limit else tasks[: max(order.workers, 1)]
+    return tasks if not clock.limit else tasks[:workers]
 
 
 def _by_data(found: Iterable[Candidate]) -> list[list[Candidate]]:
@@ -219,33 +228,36 @@ def _board(
     """Score all models of one dataset and its baselines."""
     recipe = group[0].recipe
     wanted = tuple(choose(order.protocol, recipe.data.name, at_home(recipe, registry), order.weights))
-    threads = max(1, cores() // max(order.workers, 1)) if order.workers > 1 else torch.get_num_threads()
-    folder = str(order.out.resolve())
-    setting = Setting(recipe, order.protocol, wanted, folder, order.device, order.batch, threads)
-    torch.set_num_threads(threads)
-    bench = bench_of(setting)
+    setting = Setting(recipe, order.protocol, wanted, str(order.out.resolve()), order.device, order.batch)
+    with one_thread():
+        bench = bench_of(setting)
     if order.fresh:
         _forget(setting)
     sources = {one.place: ModelSource(find_checkpoint(one.place), order.device) for one in group if one.ready}
-    tasks: list[Task] = [
-        ScoreTask(setting, one.name, str(source.path.resolve()), seed)
-        for one in group
-        if (source := sources.get(one.place))
-        for seed in source.seeds(order.protocol)
-        if not _units(source, bench, setting, (seed,))
-    ]
-    if order.baselines:
-        tasks += [
-            ScoreTask(setting, name, "", seed)
-            for name, source in bench.baselines.items()
-            for seed in source.seeds(order.protocol)
-            if not _units(source, bench, setting, (seed,))
-        ]
     failed = dict(failures)
-    for task, done in _run(_mine(tasks, order), order, clock, reporter):
+    for task, done in _run(_missing(group, sources, bench, setting, order), order, clock, reporter):
         if done.error and isinstance(task, ScoreTask):
             failed[task.path or task.name] = done.error
     return _collect(group, sources, failed, bench, setting, order)
+
+
+def _missing(
+    group: Sequence[Candidate], sources: Mapping[Path, ModelSource], bench: Bench, setting: Setting, order: Order
+) -> list[Task]:
+    """Return this shard's tasks without those that are done; shares are cut before, so that they do not shift."""
+    wanted: list[tuple[Source, str, str, int]] = []
+    for one in group:
+        source = sources.get(one.place)
+        if source:
+            path = str(source.path.resolve())
+            wanted += [(source, one.name, path, seed) for seed in source.seeds(setting.protocol)]
+    for name, baseline in bench.baselines.items() if order.baselines else ():
+        wanted += [(baseline, name, "", seed) for seed in baseline.seeds(setting.protocol)]
+    return [
+        ScoreTask(setting, name, path, seed)
+        for source, name, path, seed in _mine(wanted, order)
+        if not _units(source, bench, setting, (seed,))
+    ]
 
 
 def _forget(setting: Setting) -> None:
@@ -274,11 +286,11 @@ def _collect(
     order: Order,
 ) -> Result:
     """Make entries of what is complete; what is not yet is only counted."""
-    protocol, threads = setting.protocol, setting.threads
+    protocol = setting.protocol
     result: list[dict[str, Any]] = []
     pictures: dict[str, dict[str, Path]] = {}
     left = 0
-    about = (bench.lenses, bench.reference, protocol, threads)
+    about = (bench.lenses, bench.reference, protocol)
     for one in group:
         source = sources.get(one.place)
         reason = failed.get(str(one.place), "") or (failed.get(str(source.path.resolve()), "") if source else "")

@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import json
 import os
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Protocol as Interface
 
 import torch
 from filelock import FileLock, Timeout
+from threadpoolctl import threadpool_limits
 
 from ..device import Device
 from ..errors import GanzooError, RunInUse
@@ -75,7 +77,6 @@ class Setting:
     folder: str
     device: str
     batch: int
-    threads: int
 
     @property
     def units(self) -> Path:
@@ -105,8 +106,11 @@ class ScoreTask:
 
     def do(self) -> None:
         """Compute the units that are missing and write them down."""
+        with one_thread():
+            self._do()
+
+    def _do(self) -> None:
         setting = self.setting
-        torch.set_num_threads(setting.threads)  # an engine's own choice would change the last bits
         bench = bench_of(setting)
         source = _source(self.path, self.setting.device) if self.path else bench.baselines[self.name]
         missing = self._missing(source, bench)
@@ -189,6 +193,21 @@ def perform(task: Task) -> Done:
         where = f"{type(error).__name__}: {error}".splitlines()[0]
         return Done(task.label, time.monotonic() - started, error=f"{task.label} failed ({where})")
     return Done(task.label, time.monotonic() - started)
+
+
+@contextlib.contextmanager
+def one_thread() -> Iterator[None]:
+    """Compute with one thread: several would add numbers in an order that depends on the machine.
+
+    So scores are the same bits for any number of cores, and several processes share the work instead.
+    """
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        with threadpool_limits(limits=1):  # NumPy's own threads
+            yield
+    finally:
+        torch.set_num_threads(before)
 
 
 def cores() -> int:

@@ -108,7 +108,8 @@ def command() -> None:
 @click.option("--batch-size", type=click.IntRange(1), default=256, show_default=True,
               help="Samples held at once; no score depends on it.")  # fmt: skip
 @click.option("--engine", default="local", show_default=True, metavar="local|ray", help="Where the work is done.")
-@click.option("--workers", type=click.IntRange(1), default=1, show_default=True, help="How many processes share it.")
+@click.option("--workers", type=click.IntRange(0), default=0, show_default="as many as there are cores",
+              help="How many processes share it; no score depends on it.")  # fmt: skip
 @click.option("--shard", default="1/1", callback=shard, metavar="I/N", show_default=True, help="Do one of N shares.")
 @click.option("--time-limit", default="", callback=time_limit, metavar="30m", help="Stop after the task that reaches it.")
 @click.option("--baselines/--no-baselines", default=True, show_default=True, help="Also score real images, copies, noise.")
@@ -221,9 +222,12 @@ def selftest(names: tuple[str, ...], as_json: bool) -> int:
     """Check the metrics of this machine against known values. Exit code 1 where one is off."""
     from dataclasses import asdict
 
+    from ..benchmark.protocol import anchors
     from ..benchmark.selftest import run as cases
+    from ..registry import registry
 
-    found = list(cases(names))
+    known = registry()
+    found = list(cases(names, anchors=lambda: anchors(known)))
     if as_json:
         print_json([asdict(case) for case in found])
     else:

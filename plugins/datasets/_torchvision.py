@@ -14,10 +14,17 @@ from ganzoo.api import DataError
 from ._prepare import download, find_idx, read_idx
 
 
-def idx_set(name: str, kind: str, root: Path, split: str) -> tuple[np.ndarray, np.ndarray]:
-    """Return images [N, 28, 28] and labels [N] of an MNIST-like set; `kind` is torchvision's class and folder name."""
+def idx_set(name: str, kind: str, root: Path, split: str, fetch: bool = True) -> tuple[np.ndarray, np.ndarray]:
+    """Return images [N, 28, 28] and labels [N] of an MNIST-like set; `kind` is torchvision's class and folder name.
+
+    Without `fetch` nothing is downloaded: a DataError says where the files may lie.
+    """
     folder = root / kind / "raw"
     files = find_idx(folder, split)
+    if files is None and not fetch:
+        raise DataError(
+            f"dataset {name!r} is not in {str(folder)!r}, and was not to be downloaded; put its idx files there"
+        )
     if files is None:
         wanted = "the idx files train- and t10k- images-idx3-ubyte.gz and labels-idx1-ubyte.gz"
         download(name, lambda: _open(kind, root, split), folder, wanted)

@@ -22,11 +22,12 @@ def fashion_mnist(
     split: Literal["train", "test"] = "train",
     path: str = "",
     root: str = "",
+    download: bool = True,
 ) -> TensorDataset:
     """Pictures of clothes in ten classes: 60,000 to train and 10,000 to test (Xiao et al. 2017, arXiv:1708.07747).
 
     `path` is a folder with the four idx files, plain or .gz; without it, Debian's dataset-fashion-mnist is used where
-    it is installed, else torchvision downloads into `root` (default: ganzoo's cache folder). The 28x28 originals get
+    it is installed, else torchvision downloads into `root` (default: ganzoo's cache folder), if `download` allows it. The 28x28 originals get
     two pixels of black background on each side, which makes 32x32; any other `size` is resized from there (Lanczos).
     """
     check("fashion-mnist", size, channels)
@@ -36,5 +37,5 @@ def fashion_mnist(
         images, targets = local_idx(path, split)
     else:
         folder = Path(root).expanduser() if root else cache_folder() / "datasets"
-        images, targets = idx_set("fashion-mnist", "FashionMNIST", folder, split)
+        images, targets = idx_set("fashion-mnist", "FashionMNIST", folder, split, download)
     return dataset(pad_edges(images), targets, size=size, channels=channels, labels=labels, classes=len(CLASS_NAMES))

@@ -102,28 +102,27 @@ def _root_trace(first: Array, second: Array) -> float:
     With S1 = L L^T it is the sum of the roots of the eigenvalues of L^T S2 L. A root turns an eigenvalue that is zero but
     for rounding (1e-16) into 1e-8, so singular covariances go through singular values, where no root is taken.
     """
-    left, right = _cholesky(first), _cholesky(second)
+    one, other = torch.from_numpy(first), torch.from_numpy(second)
+    left, right = _cholesky(one), _cholesky(other)
     if left is not None and right is not None:
-        return float(np.sqrt(np.clip(np.linalg.eigvalsh(left.T @ second @ left), 0.0, None)).sum())
-    left, right = (_factor(part) if known is None else known for part, known in ((first, left), (second, right)))
-    return float(np.linalg.svd(right.T @ left, compute_uv=False).sum())
+        return float(torch.linalg.eigvalsh(left.T @ other @ left).clamp_(min=0).sqrt().sum())
+    left, right = (_factor(part) if known is None else known for part, known in ((one, left), (other, right)))
+    return float(torch.linalg.svdvals(right.T @ left).sum())
 
 
-def _cholesky(covariance: Array) -> Array | None:
+def _cholesky(covariance: Tensor) -> Tensor | None:
     """Return the lower triangular L with L L^T = covariance, or None where that is singular but for rounding."""
-    try:
-        lower = np.asarray(np.linalg.cholesky(covariance), np.float64)
-    except np.linalg.LinAlgError:
-        return None
+    lower, failed = torch.linalg.cholesky_ex(covariance)
     least = len(covariance) * EPSILON * covariance.diagonal().max()
-    return lower if lower.diagonal().min() ** 2 > least else None
+    return lower if not failed and lower.diagonal().min() ** 2 > least else None
 
 
-def _factor(covariance: Array) -> Array:
+def _factor(covariance: Tensor) -> Tensor:
     """Return L [d, rank] with L L^T = covariance: fewer samples than numbers, or features that are dead or the same."""
-    values, vectors = np.linalg.eigh(covariance)
-    kept = values > len(values) * EPSILON * max(values[-1], 0.0)
-    return np.asarray(vectors[:, kept] * np.sqrt(values[kept]))
+    values, vectors = torch.linalg.eigh(covariance)
+    kept = values > len(values) * EPSILON * values[-1].clamp(min=0)
+    factor: Tensor = vectors[:, kept] * values[kept].sqrt()
+    return factor
 
 
 def jackknife(features: Tensor, reference: Moments, groups: int = 20) -> float:
