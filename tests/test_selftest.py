@@ -10,7 +10,7 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from ganzoo.benchmark import selftest
+from ganzoo.benchmark import selftest, selftest_paths  # noqa: F401 (the second adds its cases)
 from ganzoo.benchmark.selftest import CASES, Case, Sheet, run
 from ganzoo.errors import DataError, RecipeError
 

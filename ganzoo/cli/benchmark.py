@@ -222,6 +222,7 @@ def selftest(names: tuple[str, ...], as_json: bool) -> int:
     """Check the metrics of this machine against known values. Exit code 1 where one is off."""
     from dataclasses import asdict
 
+    from ..benchmark import selftest_paths  # noqa: F401 (adds its cases)
     from ..benchmark.protocol import anchors
     from ..benchmark.selftest import run as cases
     from ..registry import registry

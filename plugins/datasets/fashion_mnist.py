@@ -27,8 +27,9 @@ def fashion_mnist(
     """Pictures of clothes in ten classes: 60,000 to train and 10,000 to test (Xiao et al. 2017, arXiv:1708.07747).
 
     `path` is a folder with the four idx files, plain or .gz; without it, Debian's dataset-fashion-mnist is used where
-    it is installed, else torchvision downloads into `root` (default: ganzoo's cache folder), if `download` allows it. The 28x28 originals get
-    two pixels of black background on each side, which makes 32x32; any other `size` is resized from there (Lanczos).
+    it is installed, else torchvision downloads into `root` (default: ganzoo's cache folder), if `download` allows it.
+    The 28x28 originals get two pixels of black background on each side, which makes 32x32; any other `size` is resized
+    from there (Lanczos).
     """
     check("fashion-mnist", size, channels)
     if not path and DEBIAN.is_dir():
