@@ -306,7 +306,7 @@ class FidelityExtractor(Extractor):
                 f"it into {weights_cache()}"
             )
         found = sha256_of(path)
-        self.verified = found == sha256
+        self.weights, self.unverified, self.verified = weights, unverified, found == sha256
         if sha256 and not self.verified and not unverified:
             raise DataError(
                 f"{path} is not the file of extractor {name!r}: its SHA-256 is {found}, not {sha256}; fetch it again from "

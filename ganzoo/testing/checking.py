@@ -60,6 +60,7 @@ ALONE: Mapping[str, tuple[Group, ...]] = {
             extractors.features_follow_from_one_image,
             extractors.identity_names_the_weights,
             extractors.features_draw_nothing,
+            extractors.fitting_is_repeatable,
         ),
     ),
 }

@@ -76,6 +76,18 @@ def features_draw_nothing(plugin: Factory) -> None:
     require(torch.equal(before, torch.get_rng_state()), "torch's generator left alone", "draws from it", CHAPTER)
 
 
+def fitting_is_repeatable(plugin: Factory) -> None:
+    """After `fit` features are finite, and the same images give the same id and the same features each time."""
+    images = torch.cat([_images(SIZES[1]), _images(SIZES[1]).flip(3)])
+    one, two = plugin(), plugin()
+    one.fit(images), two.fit(images)
+    require(one.id == two.id, "the same id after the same `fit`", f"{one.id!r} and {two.id!r}", CHAPTER)
+    same = torch.equal(_features(one, images), _features(two, images))
+    require(same, "the same features after the same `fit`", "others", CHAPTER)
+    named = re.fullmatch(r"[A-Za-z0-9._-]+@[0-9a-f]{8}", one.id) is not None
+    require(named, "an id of the form name@hash8 after `fit`", repr(one.id), CHAPTER)
+
+
 def of_extractor(plugin: Factory) -> Any:
     """Return a run of an extractor, built anew."""
     return lambda: [_features(plugin(), _images(SIZES[0]))]

@@ -37,8 +37,8 @@ class ClsFashionMNIST(Extractor):
     """128 features and 10 logits of a classifier trained on the training images of Fashion-MNIST, and on nothing else.
 
     tools/train_cls_fashion_mnist.py made its file, whose accuracy on the test images stands in it. Features are scaled to a
-    mean variance of 1 on the training images. The idea of a small classifier for small grey images is TF-GAN's; it is ten
-    times as sensitive as principal components (docs/leaderboard). `weights` is another file, made by the same script.
+    mean variance of 1 on the training images. Distances in a small classifier's features are what the FID (Heusel et al.
+    2017, arXiv:1706.08500) becomes where Inception has nothing to say. `weights` is another file of the same script.
     """
 
     datasets = frozenset({"fashion-mnist", "fashion-mnist-10k"})
@@ -46,6 +46,7 @@ class ClsFashionMNIST(Extractor):
 
     def __init__(self, *, weights: str = "") -> None:
         super().__init__()
+        self.weights = weights
         content = _read(weights)
         found = hashlib.sha256(content).hexdigest()
         if not weights and found != SHA256:

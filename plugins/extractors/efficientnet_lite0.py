@@ -76,7 +76,7 @@ class EfficientNetLite0(Extractor):
     def __init__(self, *, weights: str = "", size: int = 224) -> None:
         super().__init__()
         content = _read(weights)
-        self.size = size
+        self.weights, self.size = weights, size
         self.stem = _Convolution(3, 32, 3, 2)
         blocks, inside = [], 32
         for count, kernel, stride, widening, outside in STAGES:

@@ -15,10 +15,11 @@ FIT = 10_000  # images that the components are taken from
 
 
 class PCA64(Extractor):
-    """The first 64 principal components of pixels / 255: an anchor for tests, blind to most of what people see.
+    """The first 64 principal components of pixels / 255: an anchor for tests (Hotelling 1933).
 
-    Fitted in float64 on up to 10,000 images of the reference; one constant, `scale`, gives the features a mean variance of
-    1 there, so an unscaled distance is the distance over its square. Before it has seen a reference: grey pixels at 8x8.
+    Blind to most of what people see. Fitted in float64 on up to 10,000 images of the reference; one constant, `scale`,
+    gives the features a mean variance of 1 there, so an unscaled distance is the distance over its square. Before it has
+    seen a reference: grey pixels at 8x8.
     """
 
     mean: Tensor
