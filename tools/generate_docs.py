@@ -55,6 +55,10 @@ INTRODUCTIONS = {
         "What opens `path` in `[data]`, or `--data PATH`. The name is the kind of path: `directory`, or a file's suffix "
         "without its dot. `path` is filled in from there."
     ),
+    "extractor": (
+        "What turns images into the features that a benchmark compares. `--extractor NAME` of `ganzoo benchmark`; "
+        "protocols name their own. [How scoring works](benchmark.md)."
+    ),
 }
 
 CONTRACTS: Mapping[ModuleType, str] = {

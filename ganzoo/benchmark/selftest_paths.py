@@ -73,7 +73,7 @@ def wrong_weights(sheet: Sheet, _: Pictures) -> None:
     """Weights with another hash, and weights that are not there, give no extractor."""
 
     def build(file: str) -> None:
-        FidelityExtractor("test", "vgg16", "fc2", file="no-such-file.pth", sha256="0" * 64, source="nowhere", weights=file)
+        FidelityExtractor("test", "none", "none", file="no-such-file.pth", sha256="0" * 64, source="nowhere", weights=file)
 
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder, "weights.pth")

@@ -16,7 +16,7 @@ import torch
 
 from ..checkpoint import read_header
 from ..config import Draft
-from ..errors import CheckpointError, GanzooError, RecipeError
+from ..errors import CheckpointError, RecipeError
 from ..pictures import grid, save_png
 from ..recipe import Recipe
 from ..registry import Registry
@@ -323,19 +323,6 @@ def _pictures(source: ModelSource, entry: Mapping[str, Any], bench: Bench, setti
         save_png(grid(make(0, GRID).float() / 127.5 - 1), whole, {"model": entry["model"]["name"]})
     found = {"grid": whole, "neighbours": folder / f"{stem}-neighbours.png"}
     return {kind: path for kind, path in found.items() if path.is_file()}
-
-
-def score(
-    place: str | Path, protocol: Protocol, registry: Registry, out: Path, device: str = "auto", batch: int = 256
-) -> dict[str, Any]:
-    """Return the entry of one run folder or checkpoint, without baselines; GanzooError where it cannot be scored."""
-    order = Order(
-        protocol=protocol, out=out, targets=(str(place),), device=device, batch=batch, baselines=False, train_missing=False
-    )
-    found = sweep(order, registry, Silent()).entries
-    if found[0]["status"] == "failed":
-        raise GanzooError(found[0]["reason"])
-    return found[0]
 
 
 class Silent:
