@@ -372,3 +372,68 @@ def test_extractors_are_chosen_by_the_data(order: Order) -> None:
         choose(protocol, "emoji32", registry(), {"vgg16": "x"})
     with pytest.raises(PluginError, match="no extractor of the protocol was made for 'emoji32'"):
         choose(replace(protocol, extractors=("cls-fashion-mnist",), optional=()), "emoji32", registry(), {})
+
+
+def test_features_that_are_kept_are_listed_checked_and_handed_on(board: Result, tmp_path: Path) -> None:
+    import numpy as np
+    from click.testing import CliRunner
+
+    from ganzoo.cli.stats import command
+
+    def run(*arguments: str):
+        return CliRunner().invoke(command, list(arguments), standalone_mode=False)
+
+    assert "rconv@" in run("ls").output
+    assert run("verify").return_value == 0
+    file = tmp_path / "emoji.npz"
+    assert "mu and sigma of emoji32" in run("export", "pca64", str(file), "--data", "emoji32", "--size", "16").output
+    with np.load(file) as moments:
+        assert moments["mu"].shape == (64,)
+        assert np.allclose(moments["sigma"], moments["sigma"].T)
+        assert np.trace(moments["sigma"]) == pytest.approx(64, rel=0.01)
+    cache = Path(os.environ["XDG_CACHE_HOME"]) / "ganzoo" / "features"
+    path = max(cache.glob("*.safetensors"))
+    path.write_bytes(path.read_bytes()[:-8] + b"\1" * 8)
+    assert run("verify").return_value == 1
+    assert "files removed" in run("clear").output
+    assert not list(cache.glob("*.safetensors"))
+
+
+def test_a_score_from_python_is_that_of_the_command(order: Order, board: Result, place: Path, tmp_path: Path) -> None:
+    from ganzoo.benchmark import score
+
+    entry = score(place / "runs" / "gan", protocol=str(place / "tiny.toml"), out=tmp_path, device="cpu", batch=100)
+    sealed = {key for key in entry if key not in ("timing", "verified")}
+    assert {key: entry[key] for key in sealed} == {key: board.entries[0][key] for key in sealed}
+
+
+def test_path_lengths_and_distances_at_infinity_are_measured_where_they_can_be(
+    order: Order, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With a stand-in for LPIPS, whose weights are not to be had here; without it, the reason is told."""
+    from torch_fidelity.registry import SAMPLE_SIMILARITY_REGISTRY
+    from torch_fidelity.sample_similarity_base import SampleSimilarityBase
+
+    class Squares(SampleSimilarityBase):
+        def __init__(self, name: str, **kwargs: object) -> None:
+            super().__init__(name)
+
+        def forward(self, first: torch.Tensor, second: torch.Tensor) -> torch.Tensor:
+            assert first.shape == second.shape == (len(first), 3, 16, 16)
+            return (first.float() - second.float()).square().flatten(1).mean(1)
+
+    monkeypatch.setitem(SAMPLE_SIMILARITY_REGISTRY, "squares", Squares)
+    monkeypatch.setenv("TORCH_HOME", str(tmp_path))
+    settings = {"path-length": {"samples": 100, "epsilon": 0.1, "similarity": "squares"}, "frechet-infinity": {"least": 60}}
+    asked = order.protocol.changed(metrics=("path-length", "frechet-infinity"), options=settings, extractors=("pca64",))
+    models = replace(order, targets=order.targets[:1], out=tmp_path, baselines=False)
+    (entry,) = sweep(replace(models, protocol=asked), registry(), Silent()).entries
+    scores = {key.split("/")[0]: value for key, value in entry["scores"].items()}
+    assert scores["PPL"]["mean"] > 0
+    assert scores["FD-inf"]["mean"] is not None
+    assert lint(entry, "entry") == []
+    asked = order.protocol.changed(metrics=("path-length",), options={}, extractors=("pca64",))
+    (entry,) = sweep(replace(models, protocol=asked), registry(), Silent()).entries
+    (score,) = entry["scores"].values()
+    assert score["mean"] is None
+    assert "weights-vgg16-lpips.pth" in score["note"]

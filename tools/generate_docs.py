@@ -184,6 +184,7 @@ def cli_page() -> str:
         command = cli.get_command(root, name)
         if command is not None:
             lines += [f"## ganzoo {name}", "", *_fenced(_help(command, name, root))]
+            lines += _subcommands(command, name, root)
     lines += [
         "## Exit codes",
         "",
@@ -191,6 +192,14 @@ def cli_page() -> str:
         "",
     ]
     return _page([*lines, "## Streams and conventions", "", CONVENTIONS])
+
+
+def _subcommands(command: click.Command, name: str, above: click.Context) -> Iterator[str]:
+    """Yield the sections of a group's own commands."""
+    for sub, one in command.commands.items() if isinstance(command, click.Group) else ():
+        context = click.Context(command, info_name=name, parent=above)
+        yield from (f"### {context.command_path} {sub}", "", *_fenced(_help(one, sub, context)))
+        yield from _subcommands(one, sub, context)
 
 
 def _own(kind: str, packages: Sequence[str]) -> list[Record]:

@@ -136,6 +136,10 @@ COLUMNS: Sequence[Column] = (
     Column("is", "IS", "How sure and how varied the extractor's own classes are (IS as published in arXiv:1606.03498); "
            "larger is better, at most their number.",
            _score("IS")),
+    Column("fdinf", "FD-inf", "FD at infinitely many samples, by a line in 1/N; may be negative near zero.",
+           _score("FD-inf")),
+    Column("ppl", "PPL", "Perceptual path length: how smoothly samples change with their latents; smaller is better.",
+           _score("PPL")),
     Column("authpct", "AuthPct", "Percent of samples that are no closer to a training image than that is to its neighbour; "
            "in brackets what unseen real images score. Far below that: copies.", _beside("AuthPct", 3)),
     Column("c_t", "C_T", "Are samples closer to training images than unseen real ones are? Far below 0: copies; far above: "

@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar, Protocol
 
+import numpy as np
 import torch
 from torch import Tensor
 
-from ..errors import DataError, RecipeError, did_you_mean
-from ..fidelity import Features, inception_score, kernel_distance, precision_recall
+from ..errors import DataError, PluginError, RecipeError, did_you_mean
+from ..fidelity import Features, inception_score, kernel_distance, path_lengths, precision_recall
 from ..options import check_options
 from .metrics import copying, frechet, neighbours
+
+Pairs = Callable[[int, float], Iterator[tuple[Tensor, Tensor]]]  # number and distance -> uint8 [B, 3, H, W] each
 
 
 @dataclass(frozen=True)
@@ -32,6 +35,7 @@ class Sides:
     real: Features  # the reference
     heldout: Features | None  # real samples that nobody trained on
     moments: frechet.Moments  # of the reference
+    pairs: Pairs | None = None  # of samples whose latents are near each other, where a generator made the fake side
 
 
 class Measure(Protocol):
@@ -140,6 +144,43 @@ class Memorisation:
         return {"AuthPct": authentic, "C_T": Score(copying.copying(fake, test, sides.real.values))}
 
 
+@dataclass(frozen=True, kw_only=True)
+class FrechetInfinity:
+    """Fréchet distance at infinitely many samples, by a line in 1/N (Chong and Forsyth 2020, arXiv:1911.07023)."""
+
+    least: int = 5000
+    names: ClassVar[tuple[str, ...]] = ("FD-inf",)
+
+    def __call__(self, sides: Sides) -> dict[str, Score]:
+        """Return FD-inf, which may be negative near zero; smaller is better."""
+        return {"FD-inf": Score(frechet.infinity(sides.fake.values, sides.moments, self.least))}
+
+
+@dataclass(frozen=True, kw_only=True)
+class PathLength:
+    """Perceptual path length (Karras et al. 2019, arXiv:1812.04948) between latents `epsilon` apart, by LPIPS.
+
+    The lowest and highest percent are left out, as published. It needs LPIPS's weights in torch-fidelity's cache.
+    """
+
+    samples: int = 10_000
+    epsilon: float = 1e-4
+    similarity: str = "lpips-vgg16"
+    names: ClassVar[tuple[str, ...]] = ("PPL",)
+
+    def __call__(self, sides: Sides) -> dict[str, Score]:
+        """Return PPL; smaller is smoother."""
+        if sides.pairs is None:
+            return {"PPL": Score(None, note="only a generator has a path length")}
+        try:
+            lengths = path_lengths(sides.pairs(self.samples, self.epsilon), self.epsilon, self.similarity)
+        except PluginError as error:
+            return {"PPL": Score(None, note=str(error))}
+        low, high = np.percentile(lengths, 1, method="lower"), np.percentile(lengths, 99, method="higher")
+        kept = lengths[(lengths >= low) & (lengths <= high)].double()
+        return {"PPL": Score(float(kept.mean()), float(kept.std() / len(kept) ** 0.5))}
+
+
 MEASURES: Mapping[str, Callable[..., Measure]] = {
     "frechet": Frechet,
     "kernel": Kernel,
@@ -147,6 +188,8 @@ MEASURES: Mapping[str, Callable[..., Measure]] = {
     "precision-recall": PrecisionRecall,
     "density-coverage": DensityCoverage,
     "memorisation": Memorisation,
+    "frechet-infinity": FrechetInfinity,
+    "path-length": PathLength,
 }
 
 

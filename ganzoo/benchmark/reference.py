@@ -3,30 +3,34 @@
 from __future__ import annotations
 
 import hashlib
+import io
 import json
 import os
 import platform
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from .. import assemble
 from ..api import Dataset, Extractor
-from ..checkpoint import read_tensors, write_tensors
+from ..checkpoint import read_tensors, write_atomically, write_tensors
 from ..errors import CheckpointError, DataError, PluginError, ResourceError
 from ..fidelity import VERSION, Features, extract
 from ..options import options_of
 from ..pictures import to_bytes
 from ..recipe import Recipe
 from ..registry import Registry
+from .metrics.frechet import moments
 
 ADAPTER = 1  # raised whenever the same images would get other features than before
 FIT = 10_000  # images that an extractor adapts to, at even distances
 PIECE = 4096  # images handled at a time
+CHUNK = 64  # images that an extractor sees at a time where no protocol says so
 
 
 class Split:
@@ -135,9 +139,25 @@ def features_of(
         for (key, one), features in zip(missing, made, strict=True):
             if not bool(torch.isfinite(features.values).all()):
                 raise PluginError(f"extractor {one.id} gives features that are not finite on the reference; use another")
-            _write(cache / f"{key}.safetensors", key, features)
+            _write(cache / f"{key}.safetensors", {"key": key, "extractor": one.id, "pixels": split.pixels_sha256}, features)
             found[key] = features
     return [found[key] for key in keys]
+
+
+def export_moments(
+    registry: Registry, extractor: str, options: Mapping[str, Any], data: str, data_options: Mapping[str, Any], file: Path
+) -> str:
+    """Write mean `mu` and covariance `sigma` of a dataset's features as .npz; return the extractor's id."""
+    import numpy as np
+
+    split = Split(registry.build("dataset", data, data_options), str(data_options.get("split", "train")))
+    cpu = torch.device("cpu")
+    network = fitted(registry.build("extractor", extractor, options), split, cpu)
+    found = moments(features_of(split, [network], CHUNK, cpu)[0].values)
+    buffer = io.BytesIO()
+    np.savez(buffer, mu=found.mean, sigma=found.covariance)
+    write_atomically(file, buffer.getvalue())
+    return network.id
 
 
 def _key(split: Split, extractor: Extractor, chunk: int, device: torch.device) -> str:
@@ -146,11 +166,11 @@ def _key(split: Split, extractor: Extractor, chunk: int, device: torch.device) -
     return hashlib.sha256(json.dumps(facts).encode()).hexdigest()
 
 
-def _write(path: Path, key: str, features: Features) -> None:
+def _write(path: Path, facts: dict[str, str], features: Features) -> None:
     tensors = {"values": features.values}
     tensors |= {} if features.logits is None else {"logits": features.logits}
     try:
-        write_tensors(path, tensors, {"key": key})
+        write_tensors(path, tensors, facts)
     except ResourceError as error:
         raise ResourceError(f"{error} (features can be kept elsewhere: set XDG_CACHE_HOME)") from error
 
@@ -163,4 +183,4 @@ def _read(path: Path, key: str) -> Features | None:
         tensors, facts = read_tensors(path)
     except CheckpointError:
         return None
-    return Features(tensors["values"], tensors.get("logits")) if facts == {"key": key} else None
+    return Features(tensors["values"], tensors.get("logits")) if facts.get("key") == key else None

@@ -192,7 +192,8 @@ def score(
     measures = build(protocol.metrics, protocol.options)
     for lens, seen in zip(found, features, strict=True):
         begun = time.perf_counter()
-        sides = Sides(seen, lens.sides.real, lens.sides.heldout, lens.sides.moments)
+        pairs = source.pairs(reference, protocol, seed) if lens.ranks and isinstance(source, ModelSource) else None
+        sides = Sides(seen, lens.sides.real, lens.sides.heldout, lens.sides.moments, pairs)
         scores = {name: asdict(value) for name, value in measure(sides, measures).items()}
         if lens.ranks and strip is not None and seed == protocol.seeds[0]:
             _strip(witness.first[:STRIP], seen, lens, reference, strip)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Protocol as Interface
@@ -18,6 +18,7 @@ from ..pictures import to_bytes
 from ..sampling import Model, find_checkpoint, load
 from ..seed import seed_of
 from .latents import latents, stratified
+from .measures import Pairs
 from .protocol import Protocol
 from .reference import FIT, Reference, Split
 
@@ -96,17 +97,41 @@ class ModelSource:
 
         return make
 
+    def pairs(self, reference: Reference, protocol: Protocol, seed: int) -> Pairs:
+        """Return what makes pairs of images, in colour, whose latents lie a small step apart."""
+        model, size = self.model(protocol), protocol.batch
+        labels = _labels(model, reference, protocol)
+
+        def make(count: int, step: float) -> Iterator[tuple[Tensor, Tensor]]:
+            for first in range(0, count, size):
+                start, goal = (self._latents(model, protocol, seed, first + shift) for shift in (0, count))
+                both = [
+                    self._decoded(model, protocol, z, labels, seed, first) for z in (start, torch.lerp(start, goal, step))
+                ]
+                near, far = (images[: count - first].expand(-1, 3, -1, -1) for images in both)
+                yield near, far
+
+        return make
+
     def _chunk(self, model: Model, protocol: Protocol, labels: Tensor | None, seed: int, first: int) -> Tensor:
         """Return images `first` to `first + batch`: networks always see a whole batch, so that each is computed alike."""
-        recipe, stop = model.recipe, first + protocol.batch
-        z = latents(first, stop, recipe.latent.size, recipe.latent.prior, seed, protocol.truncation)
-        cond = {} if labels is None else {"label": labels[torch.arange(first, stop) % len(labels)]}
+        z = self._latents(model, protocol, seed, first)
         started = time.perf_counter()
+        images = self._decoded(model, protocol, z, labels, seed, first)
+        self.seconds, self.made = self.seconds + time.perf_counter() - started, self.made + len(z)
+        return images
+
+    def _latents(self, model: Model, protocol: Protocol, seed: int, first: int) -> Tensor:
+        latent = model.recipe.latent
+        return latents(first, first + protocol.batch, latent.size, latent.prior, seed, protocol.truncation)
+
+    def _decoded(self, model: Model, protocol: Protocol, z: Tensor, labels: Tensor | None, seed: int, first: int) -> Tensor:
+        index = torch.arange(first, first + len(z))
+        cond = {} if labels is None else {"label": labels[index % len(labels)]}
         # a network that draws numbers of its own draws the same ones for the same samples, and nobody else's
         with exact(), torch.random.fork_rng(_accelerators(model)):
             torch.manual_seed(seed_of(seed, "benchmark", first))
             made = model.decode(z, cond, protocol.batch)
-        self.seconds, self.made = self.seconds + time.perf_counter() - started, self.made + len(z)
         if not bool(torch.isfinite(made).all()):
             raise Diverged(f"{model.recipe.name!r} draws samples that are not finite; it has diverged")
         return to_bytes(made)

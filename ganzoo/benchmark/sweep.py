@@ -6,6 +6,7 @@ import fnmatch
 import json
 import time
 import tomllib
+from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -119,14 +120,16 @@ def _sweep(order: Order, registry: Registry, reporter: Reporter) -> Result:
         raise RecipeError(f"there is nothing to score in {order.runs}; train a model, or use --train-missing")
     result = Result([], {}, len(missing) if order.train_missing else 0)
     for group in _by_data(scored):
-        part = _board(group, failures, order, registry, clock, reporter)
+        with one_thread():
+            part = _board(group, failures, order, registry, clock, reporter)
         result = Result(result.entries + part.entries, result.pictures | part.pictures, result.left + part.left)
     return result
 
 
 def candidates(order: Order, registry: Registry) -> list[Candidate]:
     """Return the models that the targets mean, in the order in which they were named."""
-    known = {entry.name for entry in entries(registry)}
+    names = Counter(entry.name for entry in entries(registry))
+    known = {entry.name if names[entry.name] == 1 else entry.qualified for entry in entries(registry)}
     found: list[Candidate] = []
     for target in order.targets or sorted(known):
         if Path(target).exists() and Path(target).suffix != ".toml":
@@ -229,8 +232,7 @@ def _board(
     recipe = group[0].recipe
     wanted = tuple(choose(order.protocol, recipe.data.name, at_home(recipe, registry), order.weights))
     setting = Setting(recipe, order.protocol, wanted, str(order.out.resolve()), order.device, order.batch)
-    with one_thread():
-        bench = bench_of(setting)
+    bench = bench_of(setting)
     if order.fresh:
         _forget(setting)
     sources = {one.place: ModelSource(find_checkpoint(one.place), order.device) for one in group if one.ready}

@@ -10,6 +10,7 @@ import click
 
 from ..console import err, plain, print_json, print_table, steps
 from ..errors import PluginError, RecipeError
+from . import stats
 from .commands import complete_recipes, completer
 
 if TYPE_CHECKING:
@@ -80,7 +81,11 @@ def command() -> None:
     ganzoo benchmark dcgan 'wgan*' runs/mine           some of them, or a run of your own
     ganzoo benchmark --train-missing --budget 200k     train the others first, all with one budget
     ganzoo benchmark selftest                          are the metrics right on this machine?
+    ganzoo benchmark run --help                        every option of a sweep; the word `run` may be left out
     """
+
+
+command.add_command(stats.command)
 
 
 @command.command("run")
@@ -158,8 +163,8 @@ def _protocol(asked: dict[str, Any], known: Any) -> tuple[Protocol, bool]:
     except (DataError, PluginError) as error:
         if name and find(name, known).extractors == reserved.extractors and not asked["extractors"]:
             raise
-        if asked["require_fid"]:
-            err().print(plain(f"note: {error}"))
+        if not name:
+            err().print(plain(f"note: no FID, but distances in other features: {error}"))
     protocol = find(name or ("fid10k" if has_fid else "offline10k"), known)
     changed = protocol.changed(
         samples=asked["samples"],
