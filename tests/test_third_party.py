@@ -180,3 +180,27 @@ def test_a_local_build_of_the_documentation_lists_it(site, tmp_path):
     assert "`ganzoo-example`" in plugins
     assert all(f"\n## {name}\n" in zoo for name in RECIPES)
     assert str(site) not in plugins + zoo
+
+
+def test_its_recipes_are_benchmarked_with_the_rest_of_the_zoo(site, whole, tmp_path):
+    """Without a target `ganzoo benchmark` scores every recipe of every package that has a checkpoint."""
+    protocol = tmp_path / "tiny.toml"
+    protocol.write_text(
+        'version = 1\nsamples = 100\nseeds = [0]\nextractors = ["pca64"]\nmetrics = ["frechet", "density-coverage"]\n'
+        "[options.frechet]\ngroups = 5\n",
+        encoding="utf-8",
+    )
+    command = ("-m", "ganzoo", "benchmark", "--protocol", str(protocol), "--runs", str(whole), "--workers", "1")
+    done = python(site, tmp_path, *command, "--no-baselines", "--out", str(tmp_path / "board"), "--json-stdout")
+    assert done.returncode == 0, done.stderr
+    entries = [entry for board in json.loads(done.stdout) for entry in board["entries"]]
+    assert sorted(entry["model"]["name"] for entry in entries) == RECIPES
+    for entry in entries:
+        assert entry["status"] == "scored", entry["reason"]
+        assert "ganzoo-example" in {plugin["distribution"] for plugin in entry["model"]["plugins"]}
+    files = sorted((tmp_path / "board").rglob("*.entry.json"))
+    assert len(files) == len(RECIPES)
+    linted = python(site, tmp_path, "-m", "ganzoo", "leaderboard", "lint", str(tmp_path / "board"))
+    assert linted.returncode == 0, linted.stdout
+    verified = python(None, tmp_path, "-m", "ganzoo", "leaderboard", "lint", str(tmp_path / "board"))
+    assert "is not installed here" in verified.stderr

@@ -115,7 +115,7 @@ def _sweep(order: Order, registry: Registry, reporter: Reporter) -> Result:
     missing = [one for one in found if not one.ready and str(one.place) not in failures]
     if missing and not order.train_missing:
         reporter.note(f"no checkpoint yet: {', '.join(one.name for one in missing)} (train them with --train-missing)")
-    scored = [one for one in found if one.ready or str(one.place) in failures]
+    scored = [_as_trained(one, failures) for one in found if one.ready or str(one.place) in failures]
     if not scored:
         raise RecipeError(f"there is nothing to score in {order.runs}; train a model, or use --train-missing")
     result = Result([], {}, len(missing) if order.train_missing else 0)
@@ -161,11 +161,25 @@ def _trained(place: Path) -> Candidate:
     )
 
 
+def _as_trained(one: Candidate, failures: dict[str, str]) -> Candidate:
+    """Return a candidate with the recipe that its checkpoint was trained by, which may differ from the zoo's by now."""
+    if not one.ready:
+        return one
+    try:
+        return _trained(one.place)
+    except CheckpointError as error:
+        failures[str(one.place)] = str(error)
+        return one
+
+
 def _untrained(one: Candidate) -> bool:
     """Is there no run here yet, or one of this very recipe that did not come to its end?"""
     if not one.ready:
         return True
-    header = read_header(find_checkpoint(one.place))
+    try:
+        header = read_header(find_checkpoint(one.place))
+    except CheckpointError:
+        return False  # it will be a row that says what is wrong
     same = tomllib.loads(str(header["provenance"]["recipe"])).get("train") == one.recipe.raw.get("train")
     total = sum(stage.samples for stage in one.recipe.stages) or one.recipe.train.samples
     return same and int(header["counters"]["samples"]) < total and one.place.is_dir()
