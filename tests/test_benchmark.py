@@ -437,3 +437,39 @@ def test_path_lengths_and_distances_at_infinity_are_measured_where_they_can_be(
     (score,) = entry["scores"].values()
     assert score["mean"] is None
     assert "weights-vgg16-lpips.pth" in score["note"]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "message"),
+    [
+        (["--protocol", "nosuch"], 3, "no protocol 'nosuch'"),
+        (["--metrics", "frechett"], 3, "no metric 'frechett'; did you mean 'frechet'"),
+        (["--extractor", "pca65"], 4, "no extractor 'pca65'; did you mean 'pca64'"),
+        (["--sort", "fdd"], 3, "no column 'fdd'"),
+        (["--engine", "rey"], 2, "no engine 'rey'; did you mean 'ray'"),
+        (["--format", "pdf"], 2, "no format 'pdf'"),
+        (["--budget", "much"], 2, "write 200k"),
+        (["--time-limit", "soon"], 2, "write 90s"),
+        (["--shard", "5/2"], 2, "no share of the work"),
+        (["--eval-seeds", "a"], 2, "no list of seeds"),
+        (["--weights", "nofile"], 3, "is no file"),
+        (["--protocol", "fid10k"], 3, "SHA-256 6726825d"),
+        ([], 3, "nothing to score in runs"),
+    ],
+)
+def test_what_cannot_be_done_is_refused_before_anything_is_trained(
+    arguments: list[str], code: int, message: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys
+) -> None:
+    from ganzoo.cli.start import main
+
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("TORCH_HOME", str(tmp_path / "torch"))
+    train = [] if arguments == [] else ["--train-missing"]
+    monkeypatch.setattr(sys, "argv", ["ganzoo", "benchmark", *arguments, *train])
+    with pytest.raises(SystemExit) as end:
+        main()
+    assert end.value.code == code
+    told = capsys.readouterr()
+    assert message in told.err
+    assert told.out == ""
+    assert not (tmp_path / "runs").exists()

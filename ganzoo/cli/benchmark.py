@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from ..console import err, plain, print_json, print_table, steps
-from ..errors import PluginError, RecipeError
+from ..errors import PluginError, RecipeError, did_you_mean
 from . import stats
 from .commands import complete_recipes, completer
 
@@ -137,6 +137,7 @@ def run(**asked: Any) -> int:
     if unknown:
         raise click.UsageError(f"there is no format {unknown[0]!r}; there are: {', '.join(FORMATS)}")
     protocol, has_fid = _protocol(asked, known)
+    _check(asked, protocol, known)
     result = sweep(_order(asked, protocol), known, steps(asked["quiet"]))
     _publish(result, asked)
     if result.left:
@@ -145,6 +146,21 @@ def run(**asked: Any) -> int:
         err().print("error: --require-fid: these scores are not FID; give the verified weights with --weights")
         return NO_FID
     return 0
+
+
+def _check(asked: dict[str, Any], protocol: Protocol, known: Any) -> None:
+    """Refuse what cannot be done before anything is trained for it."""
+    from ..benchmark.columns import chosen
+    from ..benchmark.engines import ENGINES
+    from ..benchmark.measures import build
+
+    build(protocol.metrics, protocol.options)
+    for name in protocol.extractors:
+        known.find("extractor", name)
+    chosen([asked["sort"].lstrip("-")] if asked["sort"] else [])
+    if asked["engine"] not in ENGINES:
+        close = did_you_mean(asked["engine"], ENGINES)
+        raise click.UsageError(f"there is no engine {asked['engine']!r}{close} (there are: {', '.join(ENGINES)})")
 
 
 def _protocol(asked: dict[str, Any], known: Any) -> tuple[Protocol, bool]:

@@ -1,0 +1,47 @@
+"""Make docs/leaderboard from the entries in it: the page, the CSV, the README, and the table in the repository's README.
+
+python tools/publish_leaderboard.py [BOARD ...]     also takes the entries of these folders first
+"""
+
+from __future__ import annotations
+
+import re
+import sys
+from pathlib import Path
+
+from ganzoo.benchmark import publish
+from ganzoo.benchmark.board import boards_of
+from ganzoo.benchmark.render import to_markdown
+
+ROOT = Path(__file__).resolve().parents[1]
+FOLDER = ROOT / "docs" / "leaderboard"
+SHOWN = "fashion-mnist-10k"  # the board in the repository's README
+BEGIN, END = "<!-- leaderboard -->", "<!-- /leaderboard -->"
+
+
+def main() -> None:
+    """Take entries in, then write everything that depends on them."""
+    for place in map(Path, sys.argv[1:]):
+        found = publish.collect([place])
+        pictures = publish.pictures_beside(found)
+        for _, entry in found:
+            publish.add(entry, FOLDER, pictures[entry["entry_sha256"]])
+    found = publish.collect([FOLDER])
+    boards = boards_of(entry for _, entry in found)
+    publish.pages(boards, publish.pictures_beside(found), FOLDER, ["csv", "html"])
+    tables = "\n".join(to_markdown(board) for board in boards)
+    page = FOLDER / "README.md"
+    page.write_text(between(page.read_text(encoding="utf-8"), tables), encoding="utf-8")
+    readme = ROOT / "README.md"
+    shown = next(board for board in boards if board.dataset["name"] == SHOWN)
+    rows = "\n".join(line for line in to_markdown(shown).splitlines() if line.startswith("|"))
+    readme.write_text(between(readme.read_text(encoding="utf-8"), f"{rows}\n"), encoding="utf-8")
+
+
+def between(page: str, text: str) -> str:
+    """Return a page with another text between its marks."""
+    return re.sub(f"{BEGIN}\n.*{END}", lambda _: f"{BEGIN}\n{text}{END}", page, flags=re.DOTALL)
+
+
+if __name__ == "__main__":
+    main()
