@@ -12,6 +12,7 @@ from .columns import count, number
 
 WIDTH, HEIGHT = 560, 300  # units of the drawing; the page scales it
 LEFT, RIGHT, TOP, BOTTOM = 56, 16, 14, 44  # room for the axes
+LETTER, ROW = 6.2, 12  # width of a letter and height of a line, about
 LINE = 26  # height of a model's line in the plot of intervals
 
 
@@ -76,7 +77,7 @@ def against(board: Board, title: str, cost: Callable[[Row], float | None], show:
         _axis_y(up, LEFT, WIDTH - RIGHT, board.judge["metric"]),
         f'<polyline class="front" points="{path}"/>',
     ]
-    taken: list[tuple[float, float]] = []
+    taken = [(across.at(point.x) - 5, across.at(point.x) + 5, up.at(point.y) + 4) for point in points]
     for point in sorted(points, key=lambda one: (one.y, one.x)):
         x, y = across.at(point.x), up.at(point.y)
         kind = "mean" if point in best else "seed other"
@@ -94,16 +95,20 @@ def front(points: Sequence[Point]) -> list[Point]:
     return best
 
 
-def _label(text: str, x: float, y: float, taken: list[tuple[float, float]]) -> str:
-    """Return a label beside a point, moved down where another one stands already."""
+def _label(text: str, x: float, y: float, taken: list[tuple[float, float, float]]) -> str:
+    """Return a label beside a point, moved up or down by whole lines to where no other one stands."""
     text = text if len(text) <= 24 else text[:23] + "…"
     turned = x > WIDTH * 0.7
-    place = y + 4
-    while any(abs(place - other) < 12 and abs(x - there) < 110 for there, other in taken):
-        place += 12
-    taken.append((x, place))
-    anchor, shift = ("end", -8) if turned else ("start", 8)
-    return f'<text class="name" x="{x + shift:.1f}" y="{place:.1f}" text-anchor="{anchor}">{escape(text)}</text>'
+    width = LETTER * len(text)
+    left, right = (x - 8 - width, x - 8) if turned else (x + 8, x + 8 + width)
+    for move in (0, 1, -1, 2, -2, 3, -3, 4):
+        place = y + 4 + move * ROW
+        free = all(abs(place - line) >= ROW or right < start or stop < left for start, stop, line in taken)
+        if free and TOP < place < HEIGHT - BOTTOM:
+            break
+    taken.append((left, right, place))
+    anchor, at = ("end", right) if turned else ("start", left)
+    return f'<text class="name" x="{at:.1f}" y="{place:.1f}" text-anchor="{anchor}">{escape(text)}</text>'
 
 
 @dataclass(frozen=True)
