@@ -397,7 +397,7 @@ def test_a_dataset_s_mistake_is_named(data, promise, sentence):
 class Pooled(Extractor):
     """Mean colours, through weights that are always the same (Somebody 2026)."""
 
-    id = "pooled-0123456789ab"
+    id = "pooled@01234567"
 
     def __init__(self):
         super().__init__()
