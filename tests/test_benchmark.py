@@ -230,7 +230,7 @@ class TestVerify:
         self, board: Result, place: Path, tmp_path: Path, installed: None
     ) -> None:
         work.spoil()
-        verdict = verify(self.model(board), self.checkpoint(place), "cpu", Silent())
+        verdict = verify(self.model(board), place / "runs" / "gan", "cpu", Silent())
         assert (verdict.badge, verdict.ok) == ("bit-exact", True)
         script = (
             "import json, sys; from pathlib import Path\n"

@@ -17,6 +17,7 @@ from ..checkpoint import read_header
 from ..errors import CheckpointError, DataError
 from ..fidelity import sha256_of
 from ..registry import registry
+from ..sampling import find_checkpoint
 from .config_hash import config_sha256
 from .entry import canonical_sha256
 from .protocol import Protocol, find
@@ -42,6 +43,7 @@ def verify(entry: Mapping[str, Any], checkpoint: Path, device: str, reporter: Re
 
     DataError where the entry cannot be verified here at all: another protocol, or an edited one.
     """
+    checkpoint = find_checkpoint(checkpoint)  # of a run folder, the newest
     disputed = list(_edited(entry, checkpoint))
     if disputed:
         return Verdict("disputed", disputed, False)
