@@ -12,6 +12,7 @@ from torch.utils.data import Dataset
 
 from ganzoo import fidelity
 from ganzoo.api import DataError, Extractor, PluginError
+from ganzoo.pretrained import FidelityExtractor
 
 COUNT = 600
 
@@ -153,8 +154,8 @@ def twin(tmp_path_factory: pytest.TempPathFactory) -> tuple[str, str]:
 class TestWeights:
     """The real code path of torch-fidelity's networks, with a small stand-in: Inception itself with weights of chance."""
 
-    def build(self, file: str, sha256: str, unverified: bool = False) -> fidelity.FidelityExtractor:
-        return fidelity.FidelityExtractor(
+    def build(self, file: str, sha256: str, unverified: bool = False) -> FidelityExtractor:
+        return FidelityExtractor(
             "inception", "inception-v3-compat", "2048", logits="logits_unbiased", file="twin.pth", sha256=sha256,
             source="nowhere", weights=file, unverified=unverified,
         )  # fmt: skip

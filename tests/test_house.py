@@ -47,9 +47,10 @@ ARROWS: dict[str, set[str]] = {
         *("sampling", "seed", "trainer", "zoo"),
     },
     "fidelity": {"api"},
+    "pretrained": {"api", "fidelity"},
     "benchmark": {
         *(ROOT, "api", "checkpoint", "config", "console", "device", "errors", "fidelity", "jobs", "assemble", "options"),
-        *("pictures", "recipe", "registry", "runs", "sampling", "seed", "zoo"),
+        *("pictures", "pretrained", "recipe", "registry", "runs", "sampling", "seed", "zoo"),
     },
     "console": set(),
     "doctor": {ROOT, "errors", "registry"},
@@ -76,7 +77,7 @@ ARROWS: dict[str, set[str]] = {
         ),
     },
 }
-FOR_PLUGINS = {"api", "fidelity", "game", "layers"}
+FOR_PLUGINS = {"api", "game", "layers", "pretrained"}
 LIGHT = {
     ROOT,
     "cli",

@@ -11,7 +11,8 @@ from torch import Tensor
 
 from ..api import Extractor, TensorDataset
 from ..checkpoint import write_tensors
-from ..fidelity import FidelityExtractor, exact, extract
+from ..fidelity import exact, extract
+from ..pretrained import FidelityExtractor
 from .latents import latents, stratified
 from .metrics.frechet import distance, moments
 from .reference import Split, features_of

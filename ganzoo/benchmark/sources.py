@@ -13,8 +13,9 @@ import torch
 from torch import Tensor, nn
 
 from ..errors import RunFailed
-from ..fidelity import Images, exact, sha256_of
+from ..fidelity import Images, exact
 from ..pictures import to_bytes
+from ..pretrained import sha256_of
 from ..sampling import Model, find_checkpoint, load
 from ..seed import seed_of
 from .latents import latents, stratified

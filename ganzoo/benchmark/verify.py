@@ -15,7 +15,7 @@ import numpy as np
 
 from ..checkpoint import read_header
 from ..errors import CheckpointError, DataError
-from ..fidelity import sha256_of
+from ..pretrained import sha256_of
 from ..registry import registry
 from ..sampling import find_checkpoint
 from .config_hash import config_sha256

@@ -72,7 +72,7 @@ def words(ctx: click.Context, param: click.Parameter, value: str) -> tuple[str, 
     return tuple(filter(None, (word.strip() for word in value.split(","))))
 
 
-@click.group("benchmark", cls=WithDefault)
+@click.group("benchmark", cls=WithDefault, context_settings={"help_option_names": ["-h", "--help"]})
 def command() -> None:
     """Score models under one frozen protocol and make a leaderboard of them.
 

@@ -17,7 +17,7 @@ FORMATS = ("table", "json", "csv", "md", "html")
 PROBLEMS = 3
 
 
-@click.group("leaderboard")
+@click.group("leaderboard", context_settings={"help_option_names": ["-h", "--help"]})
 def command() -> None:
     """Keep entries of models: add, check, verify, compare and show them.
 

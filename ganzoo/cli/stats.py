@@ -11,7 +11,7 @@ from ..errors import CheckpointError
 from .commands import completer
 
 
-@click.group("stats")
+@click.group("stats", context_settings={"help_option_names": ["-h", "--help"]})
 def command() -> None:
     """Look after the kept features of real images, or hand their mean and covariance on."""
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from ganzoo.fidelity import FidelityExtractor
+from ganzoo.pretrained import FidelityExtractor
 
 
 class VGG16(FidelityExtractor):
