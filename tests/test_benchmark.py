@@ -473,3 +473,15 @@ def test_what_cannot_be_done_is_refused_before_anything_is_trained(
     assert message in told.err
     assert told.out == ""
     assert not (tmp_path / "runs").exists()
+
+
+def test_starting_anew_keeps_what_it_has_just_computed_for_other_data(
+    order: Order, place: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    settings = {"data.size": 16, "data.channels": 1, "train.samples": 64, "latent.size": 8}
+    train("gan", data="emoji32", settings=settings, run=tmp_path / "grey", device="cpu")
+    both = replace(order, out=tmp_path / "board", targets=(order.targets[0], str(tmp_path / "grey")), baselines=False)
+    first = sweep(replace(both, fresh=True), registry(), Silent())
+    assert len(first.entries) == 2
+    monkeypatch.setattr(work, "score", None)  # whoever calls it fails
+    assert hashes(sweep(both, registry(), Silent())) == hashes(first)

@@ -100,7 +100,8 @@ def place(entry: Mapping[str, Any]) -> Path:
     """Return where an entry lies in a leaderboard: dataset, protocol, name with its hash's beginning."""
     data, protocol = entry["dataset"], entry["protocol"]
     folder = _slug(str(data["name"])) or str(data["pixels_sha256"])[:8]
-    return Path(folder, _slug(str(protocol["id"]).replace("/", "-")), f"{stem(entry)}.entry.json")
+    custom = f"-{str(protocol['sha256'])[:8]}" if protocol["overrides"] else ""  # each change is another protocol
+    return Path(folder, _slug(str(protocol["id"]).replace("/", "-")) + custom, f"{stem(entry)}.entry.json")
 
 
 def stem(entry: Mapping[str, Any]) -> str:

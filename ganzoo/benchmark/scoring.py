@@ -138,14 +138,12 @@ class Witness:
     images: Images
     digest: Any
     first: Tensor | None = None
-    seen: int = 0
     known: set[bytes] = field(default_factory=set)
 
     def __call__(self, start: int, stop: int) -> Tensor:
         """Return images `start` to `stop`, and keep what is wanted of them."""
         made = self.images(start, stop)
         self.digest.update(made.contiguous().numpy().data)
-        self.seen = stop
         self.known |= {hashlib.blake2b(image.numpy().tobytes(), digest_size=16).digest() for image in made}
         if self.first is None or len(self.first) < WITNESSES:
             self.first = made if self.first is None else torch.cat([self.first, made])

@@ -28,7 +28,7 @@ from .protocol import Protocol
 from .report import baseline_entry, failed_entry, model_entry
 from .scoring import choose, read_unit
 from .sources import ModelSource, Source
-from .work import Bench, Done, ScoreTask, Setting, Task, TrainTask, bench_of, cores, one_thread
+from .work import UNITS, Bench, Done, ScoreTask, Setting, Task, TrainTask, bench_of, cores, one_thread
 
 WAIT = 1.0  # seconds before what another process is doing is looked at again
 GRID = 64  # samples of a model's picture
@@ -118,6 +118,8 @@ def _sweep(order: Order, registry: Registry, reporter: Reporter) -> Result:
     scored = [_as_trained(one, failures) for one in found if one.ready or str(one.place) in failures]
     if not scored:
         raise RecipeError(f"there is nothing to score in {order.runs}; train a model, or use --train-missing")
+    if order.fresh:
+        _forget(order.out / UNITS)
     result = Result([], {}, len(missing) if order.train_missing else 0)
     for group in _by_data(scored):
         with one_thread():
@@ -247,8 +249,6 @@ def _board(
     wanted = tuple(choose(order.protocol, recipe.data.name, at_home(recipe, registry), order.weights))
     setting = Setting(recipe, order.protocol, wanted, str(order.out.resolve()), order.device, order.batch)
     bench = bench_of(setting)
-    if order.fresh:
-        _forget(setting)
     sources = {one.place: ModelSource(find_checkpoint(one.place), order.device) for one in group if one.ready}
     failed = dict(failures)
     for task, done in _run(_missing(group, sources, bench, setting, order), order, clock, reporter):
@@ -276,8 +276,9 @@ def _missing(
     ]
 
 
-def _forget(setting: Setting) -> None:
-    for path in setting.units.glob("*.json"):
+def _forget(units: Path) -> None:
+    """Remove all results of the folder; before any board is made, for all of them keep theirs here."""
+    for path in units.glob("*.json"):
         path.unlink(missing_ok=True)
 
 

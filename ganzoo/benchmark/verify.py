@@ -84,7 +84,7 @@ def _protocol(entry: Mapping[str, Any]) -> Protocol:
     if protocol.sha256 != said["sha256"]:
         raise DataError(
             f"protocol {said['id']!r} has the hash {protocol.sha256[:8]} here and {str(said['sha256'])[:8]} in the entry; "
-            " install the version of ganzoo that the entry names"
+            "install the version of ganzoo that the entry names"
         )
     return protocol
 

@@ -27,6 +27,8 @@ from .reference import Reference, open_reference
 from .scoring import Lens, Wanted, lenses, read_unit, score, unit_key, write_unit
 from .sources import Baseline, ModelSource, Source, baselines
 
+UNITS = "units"  # of a board's folder: where results are kept
+
 
 @dataclass(frozen=True)
 class Done:
@@ -81,7 +83,7 @@ class Setting:
     @property
     def units(self) -> Path:
         """Where results are kept."""
-        return Path(self.folder) / "units"
+        return Path(self.folder) / UNITS
 
     @functools.cached_property
     def key(self) -> str:
