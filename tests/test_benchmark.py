@@ -485,3 +485,17 @@ def test_starting_anew_keeps_what_it_has_just_computed_for_other_data(
     assert len(first.entries) == 2
     monkeypatch.setattr(work, "score", None)  # whoever calls it fails
     assert hashes(sweep(both, registry(), Silent())) == hashes(first)
+
+
+def test_a_model_whose_code_changed_is_scored_anew(order: Order, place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A stale result must not be believed: the same checkpoint draws other samples by other code."""
+    from ganzoo.benchmark import sources
+    from ganzoo.registry import Registry
+
+    path = place / "runs" / "gan"
+    before = sources.ModelSource(path).key
+    assert sources.ModelSource(path).key == before
+    provenance = Registry.provenance
+    monkeypatch.setattr(Registry, "provenance", lambda self, one: {**provenance(self, one), "sha256": f"other {one.name}"})
+    assert sources.ModelSource(path).key != before
+    assert sources.ModelSource(path).stem == before.rpartition("-")[0]

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import hashlib
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import Protocol as Interface
 
@@ -12,10 +14,12 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from ..errors import RunFailed
+from ..checkpoint import read_header
+from ..errors import CheckpointError, PluginError, RunFailed
 from ..fidelity import Images, exact
 from ..pictures import to_bytes
 from ..pretrained import sha256_of
+from ..registry import registry
 from ..sampling import Model, find_checkpoint, load
 from ..seed import seed_of
 from .latents import latents, stratified
@@ -23,6 +27,7 @@ from .measures import Pairs
 from .protocol import Protocol
 from .reference import FIT, Reference, Split
 
+SAMPLING = ("architecture", "game", "regularizer")  # kinds of plugins that a model's samples depend on
 BLOCK = 64  # samples of a matrix product: always as many, so that each is rounded alike
 
 
@@ -32,6 +37,10 @@ class Source(Interface):
     @property
     def name(self) -> str:
         """What it is called."""
+
+    @property
+    def stem(self) -> str:
+        """What its files are called."""
 
     @property
     def key(self) -> str:
@@ -64,7 +73,17 @@ class ModelSource:
     def __post_init__(self) -> None:
         self.path = find_checkpoint(self.path)
         self.sha256 = sha256_of(self.path)
-        self.name, self.key = self.path.stem, f"model-{self.sha256}"
+        self.name, self.stem = self.path.stem, f"model-{self.sha256}"
+
+    @cached_property
+    def key(self) -> str:
+        """Hash of the checkpoint, and of the code that its networks are built by: either may change the samples."""
+        try:
+            plugins = read_header(self.path)["provenance"]["plugins"]
+        except CheckpointError:
+            return self.stem  # it cannot be opened, which its row will say
+        code = hashlib.sha256("\n".join(map(_source_of, plugins)).encode()).hexdigest()
+        return f"{self.stem}-{code[:16]}"
 
     def model(self, protocol: Protocol) -> Model:
         """Return the model with the weights and in the mode that the protocol asks for; in float32."""
@@ -138,6 +157,18 @@ class ModelSource:
         return to_bytes(made)
 
 
+def _source_of(plugin: Mapping[str, str]) -> str:
+    """Return the hash of a plugin's source as it is installed now; empty where it is missing or has no part in samples."""
+    if plugin["kind"] not in SAMPLING:
+        return ""
+    try:
+        record = registry().find(plugin["kind"], f"{plugin['distribution']}:{plugin['name']}")
+        registry().load(record.kind, record.qualified)  # only a loaded plugin can tell its file for certain
+    except PluginError:
+        return ""
+    return registry().provenance(record)["sha256"]
+
+
 def _accelerators(model: Model) -> list[torch.device]:
     return [model.device.device] if model.device.device.type == "cuda" else []
 
@@ -160,9 +191,14 @@ class Baseline:
     limit: int = 0  # images that there are; 0: as many as are asked for
 
     @property
+    def stem(self) -> str:
+        """What its files are called."""
+        return f"baseline-{self.name}"
+
+    @property
     def key(self) -> str:
         """Name and version; what it shows depends on the reference, the seed and the count besides."""
-        return f"baseline-{self.name}-1"
+        return f"{self.stem}-1"
 
     def count(self, protocol: Protocol) -> int:
         """As many as the protocol says, or all there are."""

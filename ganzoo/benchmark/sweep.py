@@ -333,7 +333,7 @@ def _collect(
 def _pictures(source: ModelSource, entry: Mapping[str, Any], bench: Bench, setting: Setting) -> dict[str, Path]:
     """Return the pictures of a model: a grid of its first samples, and some above their nearest training images."""
     folder = setting.units.parent / "pictures"
-    stem = source.key[-64:]
+    stem = source.stem
     whole = folder / f"{stem}-{setting.protocol.weights}-grid.png"
     if entry["status"] == "scored" and not whole.is_file():
         make = source.images(bench.reference, setting.protocol, setting.protocol.seeds[0])

@@ -118,14 +118,14 @@ class ScoreTask:
         missing = self._missing(source, bench)
         if not missing:
             return
-        lock = FileLock(setting.units / f"{source.key[-64:]}-{self.seed}.lock", timeout=0)
+        lock = FileLock(setting.units / f"{source.stem}-{self.seed}.lock", timeout=0)
         try:
             lock.acquire()
         except Timeout:
             raise RunInUse(f"another process scores {self.name!r} in {setting.folder}") from None
         try:
             missing = self._missing(source, bench)  # it may have been done in between
-            strip = setting.units.parent / "pictures" / f"{source.key[-64:]}-neighbours.png"
+            strip = setting.units.parent / "pictures" / f"{source.stem}-neighbours.png"
             if missing:
                 found = list(missing.values())
                 made = score(
