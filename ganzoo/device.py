@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import sys
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 from typing import TypeVar
 
 import torch
 from torch import Tensor, nn
 
+from .convolutions import small_map_products
 from .errors import GanzooError, did_you_mean
 
 ORDER = ("cuda", "xpu", "mps")  # what "auto" prefers before the processor
@@ -69,6 +71,13 @@ class Device:
         if not self.bf16:
             return nullcontext()
         return torch.autocast(self.device.type, dtype=torch.bfloat16)
+
+    @contextmanager
+    def training(self) -> Iterator[None]:
+        """Enter the context in which networks run that will be trained: autocast, and what makes their gradients cheaper."""
+        products = small_map_products() if self.bf16 and self.device.type == "cpu" else nullcontext()
+        with self.autocast(), products:
+            yield
 
     def place(self, net: Net) -> Net:
         """Move a network here, with image convolutions in channels-last layout."""

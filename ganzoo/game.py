@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from .api import Batch, DiscriminatorOutput, Game, Side
+from .convolutions import cheap_double_backward, gradients_of_inputs_only
 
 __all__ = ["Duel", "Scene", "TwoPlayer", "input_gradient"]
 
@@ -23,7 +24,8 @@ def input_gradient(logits: Tensor, x: Tensor) -> Tensor:
 
     One backward serves the whole batch, which is right where the discriminator does not mix samples.
     """
-    (gradient,) = torch.autograd.grad(logits.sum(), x, create_graph=True)
+    with gradients_of_inputs_only():
+        (gradient,) = torch.autograd.grad(logits.sum(), x, create_graph=True)
     return gradient.flatten(1)
 
 
@@ -93,14 +95,17 @@ class Duel:
             x, cond = self._shown(side)
             if not x.requires_grad:
                 x = x.detach().requires_grad_()
-            self._outputs[side] = self.judge(x, cond)
+            with cheap_double_backward():
+                self._outputs[side] = self.judge(x, cond)
             self._gradients[side] = input_gradient(self._outputs[side].logits, x)
         return self._gradients[side]
 
     def input_gradient_at(self, x: Tensor) -> Tensor:
         """Return d logits / d sample at any other points x [N, *shape] under the real samples' conditions."""
         x = x.detach().requires_grad_()
-        return input_gradient(self.judge(x, self.real_cond).logits, x)
+        with cheap_double_backward():
+            logits = self.judge(x, self.real_cond).logits
+        return input_gradient(logits, x)
 
     def _shown(self, side: Literal["real", "fake"]) -> tuple[Tensor, Cond]:
         return (self.real, self.real_cond) if side == "real" else (self.fake, self.fake_cond)

@@ -119,7 +119,7 @@ def run_recipe(
             _ended(folder, "interrupted")
             raise
         except GanzooError as error:
-            _ended(folder, "failed", reason=str(error))
+            _ended(folder, "failed", reason=str(error), exit_code=error.exit_code)
             raise
         finally:
             reporter.stop()

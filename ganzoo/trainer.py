@@ -6,7 +6,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from typing import Protocol
 
@@ -158,6 +159,7 @@ class Trainer:
         self._terms: list[tuple[str, Tensor]] = []
         modules = [module for root in self.modules().values() for module in root.modules()]
         self._staged = [module for module in modules if isinstance(module, Staged)]
+        self.span: Callable[[str], AbstractContextManager[None]] = lambda name: nullcontext()  # who wants to time the parts
 
     def modules(self) -> dict[str, nn.Module]:
         """Return everything that has state besides the optimizers, under the names that checkpoints use."""
@@ -210,18 +212,20 @@ class Trainer:
             player = self.players[name]
             answers = number > 0 and player.side == "generator" and self.players[turns[number - 1]].side == "discriminator"
             if not answers:  # a generator's turn after a discriminator's is about the same samples and latents
-                batch = self.feed.batch(self.samples, size, progress.size)
-                z = self._latents(size, number)
+                with self.span("data"):
+                    batch = self.feed.batch(self.samples, size, progress.size)
+                    z = self._latents(size, number)
                 self.samples += size
             answered = number + 1 < len(turns) and self.players[turns[number + 1]].side == "generator"
             keep = self.game.shared and answered and player.side == "discriminator" and self.plan.accumulate == 1
             kept = self._turn(player, batch, z, kept if answers else [], self.players[turns[number + 1]] if keep else None)
         self.rounds += 1
         progress = self.progress
-        self.game.after_round(self.nets, progress)
-        decay = value_at(self.plan.ema, progress.share)
-        for average in self.averages.values():
-            average.update(decay, self.rounds)
+        with self.span("after"):
+            self.game.after_round(self.nets, progress)
+            decay = value_at(self.plan.ema, progress.share)
+            for average in self.averages.values():
+                average.update(decay, self.rounds)
 
     def _turn(self, player: Player, batch: Batch, z: Tensor, kept: list[Scene], following: Player | None) -> list[Scene]:
         """Play a player's phases; return the scenes that the following player may answer, with their graphs."""
@@ -233,7 +237,8 @@ class Trainer:
                 continue
             if player.side == "generator" and not phase.main:
                 scenes = []  # the graph is spent and the networks have moved
-            scenes = self._phase(player, phase, batch, z, scenes, following)
+            with self.span(player.name if phase.main else f"{player.name}/{phase.rules[0].name}"):
+                scenes = self._phase(player, phase, batch, z, scenes, following)
         player.turns += 1
         return scenes if following is not None else []
 
@@ -244,7 +249,7 @@ class Trainer:
         player.optimizer.zero_grad(set_to_none=True)
         pieces, played, logits = self.plan.accumulate, [], []
         for number, (part, part_z) in enumerate(_pieces(batch, z, pieces)):
-            with self.device.autocast():
+            with self.device.training():
                 if number < len(scenes):
                     scene = scenes[number]
                 else:
