@@ -32,7 +32,7 @@ _inputs_only = 0  # how many callers ask for gradients of inputs only; module-wi
 
 @contextmanager
 def gradients_of_inputs_only() -> Iterator[None]:
-    """Let backward passes of the exchanged functions leave the gradients of weights out, which an own function is never told."""
+    """Let the exchanged functions leave the gradients of weights out, since they are not told what is asked for."""
     global _inputs_only
     _inputs_only += 1
     try:
@@ -206,12 +206,12 @@ def _convolve(
     count = weight.ndim - 2
     if isinstance(geometry["padding"], str) or x.ndim != weight.ndim:  # padding "same", or one sample without a batch
         return function(x, weight, bias, **geometry)
-    spread = {
-        key: _tuple(geometry.get(key, 0), count) for key in ("stride", "padding", "dilation", "output_padding")
-    }
+    spread = {key: _tuple(geometry.get(key, 0), count) for key in ("stride", "padding", "dilation", "output_padding")}
     x, weight, bias = _lowered(x, weight, bias)  # type: ignore[assignment]  # None stays None
     transposed = "output_padding" in geometry
-    made: Tensor = _Convolution.apply(x, weight, bias, _Geometry(**spread, transposed=transposed, groups=geometry["groups"]))
+    made: Tensor = _Convolution.apply(
+        x, weight, bias, _Geometry(**spread, transposed=transposed, groups=geometry["groups"])
+    )
     return made
 
 

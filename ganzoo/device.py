@@ -74,7 +74,7 @@ class Device:
 
     @contextmanager
     def training(self) -> Iterator[None]:
-        """Enter the context in which networks run that will be trained: autocast, and what makes their gradients cheaper."""
+        """Enter the context in which networks run that are being trained: autocast, and cheaper gradients."""
         products = small_map_products() if self.bf16 and self.device.type == "cpu" else nullcontext()
         with self.autocast(), products:
             yield
