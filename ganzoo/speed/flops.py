@@ -1,4 +1,4 @@
-"""Counting the arithmetic that really runs: convolutions and matrix products as they are dispatched, double backward included."""
+"""Counting the arithmetic that really runs: convolutions and matrix products as they are dispatched, in every backward."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ aten = torch.ops.aten
 
 
 def _convolution(x: Tensor, weight: Tensor, made: Sequence[int], transposed: bool) -> int:
-    """Multiplications and additions of a convolution; the weight has [out, in / groups, ...], transposed [in, out / groups, ...]."""
+    """Operations of a convolution; the weight has [out, in / groups, ...], a transposed one [in, out / groups, ...]."""
     wide = prod(x.shape) if transposed else prod(made)  # each number of this map meets weight[i] once
     return 2 * wide * prod(weight.shape[1:])
 
@@ -31,11 +31,17 @@ def _backward(args: Sequence[Any], made: Sequence[Tensor | None]) -> int:
     return _convolution(x, weight, gradient.shape, transposed) * sum(one is not None for one in made[:2])
 
 
-# torch's own formulas forget that a group sees its own channels only
+def _matrix_vector(matrix: Tensor) -> int:
+    return 2 * matrix.numel()
+
+
+# torch's own formulas forget that a group sees its own channels only, and have none for a matrix times a vector
 COUNTED: Mapping[Any, Callable[[Sequence[Any], Any], int]] = {
     aten.convolution: _forward,
     aten._convolution: _forward,
     aten.convolution_backward: _backward,
+    aten.mv: lambda args, made: _matrix_vector(args[0]),
+    aten.addmv: lambda args, made: _matrix_vector(args[1]),
 }
 
 
@@ -55,8 +61,13 @@ class FlopCounter(TorchDispatchMode):
         self, func: Any, types: Any, args: Sequence[Any] = (), kwargs: Mapping[str, Any] | None = None
     ) -> Any:
         """Run a function and count it."""
-        made = func(*args, **(kwargs or {}))
         packet = func._overloadpacket
+        if packet not in COUNTED and packet not in flop_registry:  # under inference_mode linear and conv2d come whole
+            with self:
+                inner = func.decompose(*args, **(kwargs or {}))
+            if inner is not NotImplemented:
+                return inner
+        made = func(*args, **(kwargs or {}))
         if packet in COUNTED:
             self.by_function[str(packet)] += COUNTED[packet](args, made)
         elif packet in flop_registry:
