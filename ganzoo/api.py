@@ -208,7 +208,12 @@ def _tensor(value: Any) -> Tensor:
 
 
 class Dataset(Protocol):
-    """Samples by index, so that order is the feed's business alone."""
+    """Samples by index, so that order is the feed's business alone; a sample follows from its index and nothing else.
+
+    A dataset may also carry `stored`: how many bytes of samples it reads from files whenever it is asked for them. Where
+    memory cannot hold these, other processes read ahead (`train.workers`), so such a dataset must bear pickling and open
+    its files again where it is unpickled.
+    """
 
     spec: Spec
     fingerprint: str  # hash of content and preparation: in every checkpoint and score
@@ -221,6 +226,8 @@ class Dataset(Protocol):
 
 class TensorDataset:
     """A dataset held in memory: samples as uint8 [N, *shape] (or float in [-1, 1]), labels as int64 [N] or none."""
+
+    stored: int = 0  # bytes of samples that lie in a file
 
     def __init__(self, samples: Tensor, labels: Tensor | None = None, *, classes: int = 0, fingerprint: str = "") -> None:
         if len(samples) == 0:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +20,7 @@ from .optimizers import build
 from .recipe import Number, Part, Recipe, value_at
 from .registry import Record, Registry
 from .seed import seed_of
+from .sync_batch_norm import synchronise
 from .trainer import Plan, Player, Rule, Trainer, phases_of
 
 
@@ -113,6 +114,8 @@ def trainer(recipe: Recipe, registry: Registry, device: Device, data: Dataset | 
     losses: dict[str, Loss] = {
         name: registry.build("loss", recipe.loss.name, recipe.loss.options) for name in sorted(parts.game.discriminators)
     }
+    if recipe.train.sync_batch_norm and device.world.size > 1:
+        parts = replace(parts, nets={name: synchronise(net, device.world) for name, net in parts.nets.items()})
     for module in (*parts.nets.values(), *losses.values(), *(rule.regularizer for rule in rule_list), parts.game):
         device.place(module)
     players = {name: _player(name, recipe, parts.game, parts.nets, rule_list) for name in parts.game.teams}
@@ -122,14 +125,14 @@ def trainer(recipe: Recipe, registry: Registry, device: Device, data: Dataset | 
         players=players,
         losses=losses,
         rules=rule_list,
-        feed=Feed(data, device, recipe.train.seed),
+        feed=Feed(data, device, recipe.train.seed, recipe.train.workers),
         device=device,
-        plan=plan(recipe, parts.game),
+        plan=plan(recipe, parts.game, device.world.size),
     )
 
 
-def plan(recipe: Recipe, game: Game) -> Plan:
-    """Return the loop's numbers; RecipeError for a turn of nobody."""
+def plan(recipe: Recipe, game: Game, processes: int = 1) -> Plan:
+    """Return the loop's numbers; RecipeError for a turn of nobody, or a batch that the processes cannot share equally."""
     turns = recipe.train.turns or game.turns()
     for name in (*turns, *(name for stage in recipe.stages for name in stage.turns or ())):
         if name not in game.teams:
@@ -139,6 +142,13 @@ def plan(recipe: Recipe, game: Game) -> Plan:
             )
     total = sum(stage.samples for stage in recipe.stages) or recipe.train.samples
     train = recipe.train
+    for batch in (train.batch, *(stage.batch or train.batch for stage in recipe.stages)):
+        if batch % (processes * train.accumulate):
+            pieces = f" in {train.accumulate} pieces each" if train.accumulate > 1 else ""
+            raise RecipeError(
+                f"recipe {recipe.name!r}: {processes} processes cannot share a batch of {batch} equally{pieces}; "
+                "launch another number of them, or set train.batch"
+            )
     return Plan(
         samples=total,
         batch=train.batch,

@@ -47,6 +47,13 @@ def state_of(trainer: Trainer) -> tuple[dict[str, Tensor], dict[str, Any]]:
     return tensors, {**counters, "plain": plain}
 
 
+def fingerprint(trainer: Trainer) -> str:
+    """Return a hash of a trainer's whole state: the same on all processes that train together."""
+    tensors, counters = state_of(trainer)
+    whole = {key: value.detach().cpu().contiguous() for key, value in tensors.items()}
+    return hashlib.sha256(f"{_digest(whole)} {json.dumps(counters, sort_keys=True)}".encode()).hexdigest()
+
+
 def restore(trainer: Trainer, tensors: Mapping[str, Tensor], counters: Mapping[str, Any]) -> None:
     """Put a state into a trainer built from the same recipe; CheckpointError where the two do not fit."""
     try:

@@ -213,6 +213,8 @@ class Draft:
         for key in ("log", "grid", "checkpoint"):
             if getattr(train, key) < 0:
                 raise RecipeError(f"recipe {self.name!r}: train.{key} must be 0 (automatic) or a number of samples")
+        if isinstance(train.workers, int) and train.workers < 0:
+            raise RecipeError(f"recipe {self.name!r}: train.workers must be 'auto', 0 (none) or a number of processes")
         self._divides(train.accumulate, "train.batch", train.batch)
         if not all(0 <= value_at(ema, share) < 1 for share in (0.0, 0.5, 1.0)):
             raise RecipeError(f"recipe {self.name!r}: train.ema must lie in [0, 1)")

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import os
+import re
 import sys
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TypeVar
 
 import torch
@@ -13,6 +16,7 @@ from torch import Tensor, nn
 
 from .convolutions import small_map_products
 from .errors import GanzooError, did_you_mean
+from .world import ALONE, World
 
 ORDER = ("cuda", "xpu", "mps")  # what "auto" prefers before the processor
 KNOWN = ("auto", "cpu", *ORDER)
@@ -43,16 +47,36 @@ def native_bf16(device: torch.device) -> bool:
     return device.type == "xpu"
 
 
+def free_memory() -> int:
+    """Return the bytes of main memory that are free or can be freed; where the system does not tell, all there are."""
+    table = Path("/proc/meminfo")
+    found = re.search(r"MemAvailable:\s+(\d+) kB", table.read_text()) if table.exists() else None
+    return int(found[1]) * 1024 if found else os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+
+
+def _own(device: torch.device, number: str, count: int, world: World) -> int:
+    """Return the number of the GPU that belongs to this process of a launch."""
+    if number:
+        raise DeviceError(f"device '{device}' is one for all; of several processes each takes its own: use {device.type}")
+    if world.local >= count:
+        raise DeviceError(f"this machine has {count} of {device.type!r}; launch no more than {count} processes on it")
+    return world.local
+
+
 @dataclass(frozen=True)
 class Device:
     """A device with the precision that a run uses on it."""
 
     device: torch.device
     bf16: bool = False
+    world: World = ALONE  # the processes that train together, each on a device of its own
 
     @classmethod
-    def choose(cls, name: str = "auto", precision: str = "auto") -> Device:
-        """Take the best device there is, or the one that is asked for; DeviceError says what is there instead."""
+    def choose(cls, name: str = "auto", precision: str = "auto", world: World = ALONE) -> Device:
+        """Take the best device there is, or the one that is asked for; DeviceError says what is there instead.
+
+        Of a launch's processes on one machine each takes a GPU of its own.
+        """
         kind, _, number = name.partition(":")
         here = available()
         if kind not in KNOWN:
@@ -64,7 +88,9 @@ class Device:
         if number and (not number.isdecimal() or int(number) >= count):
             raise DeviceError(f"device {name!r} does not exist; count from {kind}:0 (see: ganzoo doctor)")
         device = torch.device(here[0] if kind == "auto" else name)
-        return cls(device, precision == "bf16" or (precision == "auto" and native_bf16(device)))
+        if world.size > 1 and device.type in counts:
+            device = torch.device(device.type, _own(device, number, counts[device.type](), world))
+        return cls(device, precision == "bf16" or (precision == "auto" and native_bf16(device)), world)
 
     def autocast(self) -> AbstractContextManager[None]:
         """Return the context in which networks run."""
@@ -89,13 +115,18 @@ class Device:
     def move(self, x: Tensor) -> Tensor:
         """Move samples here, images in channels-last layout; bytes become [-1, 1]."""
         layout = torch.channels_last if self.channels_last and x.ndim == 4 else torch.preserve_format
-        x = x.to(self.device, memory_format=layout)
+        x = x.to(self.device, memory_format=layout, non_blocking=x.is_pinned())
         return x.float().div_(127.5).sub_(1.0) if x.dtype == torch.uint8 else x
 
     @property
     def channels_last(self) -> bool:
         """Is the channels-last layout the faster one here?"""
         return self.device.type in ("cpu", "cuda", "xpu")
+
+    @property
+    def copies_aside(self) -> bool:
+        """Does it copy from pinned memory while it computes?"""
+        return self.device.type in ("cuda", "xpu")
 
     def peak_bytes(self) -> int:
         """Return the most memory used so far: of the device, or of this process on a CPU."""

@@ -12,6 +12,12 @@ class GanzooError(Exception):
     exit_code = 1
 
 
+class UsageError(GanzooError):
+    """A word on the command line or in the environment that makes no sense."""
+
+    exit_code = 2
+
+
 class RunFailed(GanzooError):
     """The training itself went wrong: a loss that is not finite."""
 
@@ -52,6 +58,12 @@ class ResourceError(GanzooError):
     """Memory or disk ran out."""
 
     exit_code = 7
+
+
+class RankLost(GanzooError):
+    """Another process of the launch died or stopped answering."""
+
+    exit_code = 8
 
 
 class Interrupted(GanzooError):

@@ -5,18 +5,17 @@ from __future__ import annotations
 import itertools
 import platform
 import signal
-import threading
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, closing, contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from types import FrameType
-from typing import Any, Protocol
+from typing import Any
 
 import torch
+from torch import Tensor
 
-from . import __version__, assemble, checkpoint, pictures
+from . import __version__, assemble, checkpoint
 from .api import Dataset
 from .device import Device
 from .errors import CheckpointError, DataError, GanzooError, Interrupted, ResourceError
@@ -24,35 +23,10 @@ from .recipe import Recipe
 from .registry import Registry, registry
 from .runs import RunFolder
 from .sampling import Model, changed_plugins, load
-from .seed import latents
-from .trainer import Report, Trainer
+from .trainer import Trainer
+from .watch import Reporter, RunWatcher, Silent, signals
+from .world import World, joined
 from .zoo import Request, at_home, resolve
-
-GRID = 64  # samples of a grid
-
-
-class Reporter(Protocol):
-    """Who shows a person what a training does."""
-
-    def start(self, recipe: Recipe, trainer: Trainer, folder: Path) -> None:
-        """Tell that a training begins, or goes on."""
-        return None
-
-    def report(self, report: Report, speed: float, left: float) -> None:
-        """Show the latest terms, with images a second and the seconds that are left."""
-        return None
-
-    def note(self, text: str) -> None:
-        """Tell something once: a warning, a resume."""
-        return None
-
-    def stop(self) -> None:
-        """Close what is open, whatever happened."""
-        return None
-
-
-class Silent(Reporter):
-    """A reporter that says nothing."""
 
 
 @dataclass(frozen=True)
@@ -63,6 +37,7 @@ class Outcome:
     samples: int
     already_finished: bool
     seconds: float
+    leads: bool = True  # of a launch's processes, is this the one that speaks?
 
 
 def train(
@@ -101,19 +76,16 @@ def run_recipe(
     reporter: Reporter | None = None,
 ) -> Outcome:
     """Train a resolved recipe in a folder, resuming what is there; the terms of every error are in its one sentence."""
-    reporter = reporter or Silent()
-    folder = RunFolder(place)
     known = at_home(recipe, known)
     assemble.records(recipe, known)  # every name is known before anything is written
-    chosen = Device.choose(device, recipe.train.precision)
-    with folder.locked():
-        if fresh and (aside := folder.set_aside()):
-            reporter.note(f"the earlier run is now {aside}")
-    with folder.locked():
-        folder.adopt(recipe)
-        folder.set_state("starting")  # and whose process it is, for those who find the folder locked
+    with joined() as world, ExitStack() as stack:
+        folder, reporter = RunFolder(place, writes=world.leads), reporter if reporter and world.leads else Silent()
+        chosen = Device.choose(device, recipe.train.precision, world)
+        with world.led() as leads:
+            if leads:
+                stack.enter_context(_own(folder, recipe, fresh, reporter))
         try:
-            with _memory(recipe):
+            with enough_memory(recipe):
                 return _train(recipe, known, folder, chosen, reporter)
         except Interrupted:
             _ended(folder, "interrupted")
@@ -126,7 +98,19 @@ def run_recipe(
 
 
 @contextmanager
-def _memory(recipe: Recipe) -> Iterator[None]:
+def _own(folder: RunFolder, recipe: Recipe, fresh: bool, reporter: Reporter) -> Iterator[None]:
+    """Hold the folder for this process, with the recipe in it."""
+    with folder.locked():
+        if fresh and (aside := folder.set_aside()):
+            reporter.note(f"the earlier run is now {aside}")
+    with folder.locked():
+        folder.adopt(recipe)
+        folder.set_state("starting")  # and whose process it is, for those who find the folder locked
+        yield
+
+
+@contextmanager
+def enough_memory(recipe: Recipe) -> Iterator[None]:
     """Say what to do where memory runs out."""
     try:
         yield
@@ -140,34 +124,47 @@ def _memory(recipe: Recipe) -> Iterator[None]:
 
 
 def _train(recipe: Recipe, known: Registry, folder: RunFolder, device: Device, reporter: Reporter) -> Outcome:
-    data = assemble.dataset(recipe, known)
+    data = device.world.leader_first(lambda: assemble.dataset(recipe, known))  # it may fill a cache for all
     for note in getattr(data, "notes", ()):
         reporter.note(note)
     trainer = assemble.trainer(recipe, known, device, data)
     provenance = provenance_of(recipe, known, trainer, data)
+    _same_parts(device.world, provenance)
     _resume(folder, trainer, provenance, reporter)
     folder.prune(recipe.train.keep)
     folder.rewind_log(trainer.samples)
     if trainer.samples >= trainer.plan.total:
         folder.set_state("finished", samples=trainer.samples, plugins=provenance["plugins"])
-        return Outcome(folder.path, trainer.samples, True, 0.0)
+        return Outcome(folder.path, trainer.samples, True, 0.0, device.world.leads)
     precision = "bf16" if device.bf16 else "fp32"
     folder.set_state("running", device=str(device.device), precision=precision, plugins=provenance["plugins"])
     reporter.start(recipe, trainer, folder.path)
     started = time.monotonic()
-    with signals() as caught:
+    with signals(device.world) as caught, closing(trainer.feed):
         watcher = RunWatcher(folder, recipe, trainer, provenance, reporter, caught)
         trainer.fit(watcher)
         if trainer.samples < trainer.plan.total:
             trainer.report()  # a term that is not finite must not reach a checkpoint
             watcher.checkpoint(trainer)
+            first = next(number for numbers in device.world.everyone(caught) for number in numbers)
             raise Interrupted(
-                f"stopped by {signal.Signals(caught[0]).name} at {trainer.samples:,} of {trainer.plan.total:,} samples, "
+                f"stopped by {signal.Signals(first).name} at {trainer.samples:,} of {trainer.plan.total:,} samples, "
                 "all saved; the same command goes on",
-                128 + caught[0],
+                128 + first,
             )
     _ended(folder, "finished", samples=trainer.samples)
-    return Outcome(folder.path, trainer.samples, False, time.monotonic() - started)
+    return Outcome(folder.path, trainer.samples, False, time.monotonic() - started, device.world.leads)
+
+
+def _same_parts(world: World, provenance: Mapping[str, Any]) -> None:
+    """Refuse a launch whose processes have different data, plugins or versions."""
+    mine = {key: provenance[key] for key in ("data", "plugins", "versions", "recipe")}
+    for rank, theirs in enumerate(everyone := world.everyone(mine)):
+        for key, value in theirs.items():
+            if value != everyone[0][key]:
+                raise DataError(
+                    f"process {rank} of this launch has other {key} than process 0; give all the same and launch again"
+                )
 
 
 def _ended(folder: RunFolder, state: str, **more: Any) -> None:
@@ -187,12 +184,26 @@ def provenance_of(recipe: Recipe, known: Registry, trainer: Trainer, data: Datas
             "device": trainer.device.device.type,
             "precision": "bf16" if trainer.device.bf16 else "fp32",
             "threads": torch.get_num_threads(),
+            **({"processes": trainer.device.world.size} if trainer.device.world.size > 1 else {}),
         },
     }
 
 
 def _resume(folder: RunFolder, trainer: Trainer, provenance: dict[str, Any], reporter: Reporter) -> None:
-    """Go on from the newest checkpoint that is whole; say loudly which ones are not."""
+    """Go on from the newest checkpoint that is whole, which only the leading process of a launch has to see."""
+    world = trainer.device.world
+    with world.led() as leads:
+        found = _newest(folder, provenance, reporter) if leads else None
+    about = world.leaders(found and (found[0], found[2]))
+    if about is not None:
+        checkpoint.restore(trainer, world.leaders_tensors(found and found[1]), about[1])
+        reporter.note(f"going on at {trainer.samples:,} samples from {about[0]}")
+
+
+def _newest(
+    folder: RunFolder, provenance: dict[str, Any], reporter: Reporter
+) -> tuple[Path, dict[str, Tensor], dict[str, Any]] | None:
+    """Return path, tensors and counters of the newest checkpoint that is whole; say loudly which ones are not."""
     found = folder.checkpoints()
     for path in found:
         try:
@@ -209,90 +220,16 @@ def _resume(folder: RunFolder, trainer: Trainer, provenance: dict[str, Any], rep
             reporter.note(f"warning: going on is not bit-exact: {line}")
         for line in changed_plugins(old["plugins"], provenance["plugins"]):
             reporter.note(f"warning: going on is not bit-exact: {line}")
-        checkpoint.restore(trainer, tensors, counters)
-        reporter.note(f"going on at {trainer.samples:,} samples from {path}")
-        return
+        return path, tensors, counters
     if found:
         raise CheckpointError(f"no checkpoint in {folder.checkpoint_folder} is whole; use --fresh or another --run folder")
+    return None
 
 
 def _changes(old: dict[str, Any], new: dict[str, Any], table: str) -> Iterator[str]:
     for key, value in new[table].items():
         if old.get(table, {}).get(key) != value:
             yield f"{key} {old.get(table, {}).get(key)} -> {value}"
-
-
-class RunWatcher:
-    """Writes a run down as the trainer goes."""
-
-    def __init__(
-        self,
-        folder: RunFolder,
-        recipe: Recipe,
-        trainer: Trainer,
-        provenance: dict[str, Any],
-        reporter: Reporter,
-        caught: list[int],
-    ) -> None:
-        self.folder, self.recipe, self.provenance, self.reporter, self.caught = folder, recipe, provenance, reporter, caught
-        self.z = latents(GRID, trainer.plan.latent, trainer.plan.prior, trainer.plan.seed, "grid")
-        self.started, self.first = time.monotonic(), trainer.samples
-        self.last: tuple[float, int] | None = None
-
-    def report(self, report: Report) -> None:
-        """Write a line to the log and show it, with the speed since the last one."""
-        now, samples = time.monotonic(), report.progress.samples
-        then, before = self.last or (self.started, self.first)
-        self.last = (now, samples)
-        speed = (samples - before) / max(now - then, 1e-9)
-        left = (report.progress.total - samples) / speed if speed else float("inf")
-        self.folder.log(
-            {"samples": samples, "rounds": report.progress.rounds, "images_per_second": round(speed, 1), **report.terms}
-        )
-        self.reporter.report(report, speed, left)
-
-    def grid(self, trainer: Trainer) -> None:
-        """Draw what the averaged networks make of the same latents as ever."""
-        if len(self.provenance["spec"]["shape"]) != 3:
-            return  # only images have a grid
-        nets = {name: trainer.averages[name].net if name in trainer.averages else net for name, net in trainer.nets.items()}
-        classes = self.provenance["spec"]["classes"]
-        device = trainer.device.device
-        cond = {"label": torch.arange(GRID, device=device) % classes} if classes else {}
-        with torch.no_grad(), trainer.device.autocast():
-            made = trainer.game.sample(nets, self.z.to(device), cond)
-        notes = {"recipe": self.recipe.name, "samples": str(trainer.samples), "seed": str(trainer.plan.seed)}
-        pictures.save_png(pictures.grid(made), self.folder.samples / f"{trainer.samples:012d}.png", notes)
-
-    def checkpoint(self, trainer: Trainer) -> None:
-        """Write a checkpoint and remove the oldest."""
-        checkpoint.write(self.folder.checkpoint_path(trainer.samples), trainer, self.provenance)
-        self.folder.prune(self.recipe.train.keep)
-
-    def stop(self) -> bool:
-        """Has a signal come?"""
-        return bool(self.caught)
-
-
-@contextmanager
-def signals() -> Iterator[list[int]]:
-    """Collect SIGINT and SIGTERM for the end of the round; a second SIGINT stops at once. Only in the main thread."""
-    caught: list[int] = []
-    if threading.current_thread() is not threading.main_thread():
-        yield caught
-        return
-
-    def catch(number: int, frame: FrameType | None) -> None:
-        caught.append(number)
-        if len(caught) > 1 and number == signal.SIGINT:
-            raise KeyboardInterrupt
-
-    before = {number: signal.signal(number, catch) for number in (signal.SIGINT, signal.SIGTERM)}
-    try:
-        yield caught
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
 
 
 @dataclass(frozen=True)
@@ -315,15 +252,16 @@ def estimate(recipe: Recipe, known: Registry, device: str = "auto", rounds: int 
     chosen = Device.choose(device, recipe.train.precision)
     known = at_home(recipe, known)
     times = []
-    with _memory(recipe):
+    with enough_memory(recipe):
         trainer = assemble.trainer(recipe, known, chosen)
-        trainer.round()  # the first one allocates and compiles kernels
-        before = trainer.samples
-        for _ in range(rounds):
-            started = time.perf_counter()
-            trainer.round()
-            chosen.synchronize()
-            times.append(time.perf_counter() - started)
+        with closing(trainer.feed):
+            trainer.round()  # the first one allocates and compiles kernels
+            before = trainer.samples
+            for _ in range(rounds):
+                started = time.perf_counter()
+                trainer.round()
+                chosen.synchronize()
+                times.append(time.perf_counter() - started)
     trainer.report()
     per_round = (trainer.samples - before) // rounds
     seconds = sorted(times)[rounds // 2]

@@ -92,7 +92,9 @@ class Train:
     ema: Number = 0.999  # share of the average that survives a round; 0: no averaging
     precision: Literal["auto", "fp32", "bf16"] = "auto"
     accumulate: int = 1  # pieces that a batch is cut into where it does not fit into memory
+    sync_batch_norm: bool = False  # statistics over the batches of all processes of a launch, not of each by itself
     seed: int = 0
+    workers: Literal["auto"] | int = "auto"  # processes that read data ahead; auto: 0, or a few for files beyond memory
     log: int = 0  # samples between reports, sample grids and checkpoints; 0: 1/100, 1/10 and 1/20 of the run
     grid: int = 0
     checkpoint: int = 0

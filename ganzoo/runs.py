@@ -17,14 +17,18 @@ from .config import difference, read_toml
 from .errors import RecipeError, ResourceError, RunInUse
 from .recipe import Recipe
 
-FREE_KEYS = ("name", "summary", "tier", "train.log", "train.grid", "train.checkpoint", "train.keep")  # change no weight
+FREE_KEYS = (  # change no weight
+    *("name", "summary", "tier"),
+    *("train.log", "train.grid", "train.checkpoint", "train.keep", "train.workers"),
+)
 
 
 class RunFolder:
     """Paths and rules of a run folder; nothing here knows of networks."""
 
-    def __init__(self, path: Path | str) -> None:
+    def __init__(self, path: Path | str, *, writes: bool = True) -> None:
         self.path = Path(path)
+        self.writes = writes  # of a launch's processes only the leading one does
         self.recipe_file = self.path / "recipe.toml"
         self.state_file = self.path / "run.json"
         self.log_file = self.path / "log.jsonl"
@@ -63,6 +67,8 @@ class RunFolder:
 
     def prune(self, keep: int) -> None:
         """Remove all but the newest checkpoints, and what a killed process left half-written."""
+        if not self.writes:
+            return
         for path in self.checkpoints()[keep:]:
             path.unlink(missing_ok=True)
         for path in self.checkpoint_folder.glob(".*.tmp"):
@@ -115,6 +121,8 @@ class RunFolder:
 
     def log(self, entry: Mapping[str, Any]) -> None:
         """Append one line to the log."""
+        if not self.writes:
+            return
         try:
             with open(self.log_file, "a", encoding="utf-8") as file:
                 file.write(json.dumps(entry) + "\n")
@@ -123,7 +131,7 @@ class RunFolder:
 
     def rewind_log(self, samples: int) -> None:
         """Drop the lines after a checkpoint that a run goes on from: they will be written again."""
-        if not self.log_file.exists():
+        if not self.writes or not self.log_file.exists():
             return
         kept = []
         for line in self.log_file.read_text(encoding="utf-8").splitlines():
@@ -137,6 +145,8 @@ class RunFolder:
 
     def write_text(self, path: Path, text: str) -> None:
         """Write a small file so that a crash leaves the old or the new one."""
+        if not self.writes:
+            return
         temporary = path.with_name(f".{path.name}.tmp")
         try:
             temporary.write_text(text, encoding="utf-8")

@@ -159,6 +159,7 @@ class Trainer:
         self._terms: list[tuple[str, Tensor]] = []
         modules = [module for root in self.modules().values() for module in root.modules()]
         self._staged = [module for module in modules if isinstance(module, Staged)]
+        self._buffers = [b for net in nets.values() for b in net.buffers() if b.is_floating_point()]
         self.span: Callable[[str], AbstractContextManager[None]] = lambda name: nullcontext()  # who wants to time the parts
 
     def modules(self) -> dict[str, nn.Module]:
@@ -202,7 +203,8 @@ class Trainer:
 
     def round(self) -> None:
         """Let every turn of one round be played; all of its randomness follows from the seed and the round's number."""
-        torch.manual_seed(seed_of(self.plan.seed, "round", self.rounds))
+        world = self.device.world
+        torch.manual_seed(seed_of(self.plan.seed, "round", self.rounds, *([] if world.leads else [world.rank])))
         progress, size, turns = self.plan.at(self.samples, self.rounds)
         self._share = progress.share
         self.announce()
@@ -213,7 +215,8 @@ class Trainer:
             answers = number > 0 and player.side == "generator" and self.players[turns[number - 1]].side == "discriminator"
             if not answers:  # a generator's turn after a discriminator's is about the same samples and latents
                 with self.span("data"):
-                    batch = self.feed.batch(self.samples, size, progress.size)
+                    own = size // world.size
+                    batch = self.feed.batch(self.samples + world.rank * own, own, progress.size)
                     z = self._latents(size, number)
                 self.samples += size
             answered = number + 1 < len(turns) and self.players[turns[number + 1]].side == "generator"
@@ -222,6 +225,7 @@ class Trainer:
         self.rounds += 1
         progress = self.progress
         with self.span("after"):
+            world.average(self._buffers)
             self.game.after_round(self.nets, progress)
             decay = value_at(self.plan.ema, progress.share)
             for average in self.averages.values():
@@ -268,11 +272,18 @@ class Trainer:
                     logits.append(
                         [(duel.output("real").logits.detach(), duel.output("fake").logits.detach()) for duel in duels]
                     )
+        self._agree(player)
         player.optimizer.step()
         self._after_step(player)
         if phase.main and player.side == "discriminator":
             self._observe(player, played[0], logits)
         return played
+
+    def _agree(self, player: Player) -> None:
+        """Average the gradients over the processes of a launch; one that is not finite moves nobody, and a term tells."""
+        mean = self.device.world.average([entry.grad for entry in player.parameters if entry.grad is not None])
+        if mean is not None:
+            self._log(f"{player.name}/gradient", mean.norm())
 
     def _duels(self, player: Player, scene: Scene) -> list[Duel]:
         """Return the scene's duels as the acting player meets them: a discriminator only its own, and fakes detached."""
@@ -317,7 +328,9 @@ class Trainer:
         """Show the whole batch's logits to what keeps statistics of them."""
         names = [self.name(duel) for duel in scene.duels if self.name(duel) in player.nets]
         for position, name in enumerate(names):
-            real, fake = (torch.cat([piece[position][side] for piece in logits]) for side in (0, 1))
+            real, fake = (
+                self.device.world.gather(torch.cat([piece[position][side] for piece in logits])) for side in (0, 1)
+            )
             self._log(f"{player.name}/real", real.mean())
             self._log(f"{player.name}/fake", fake.mean())
             self.losses[name].observe(real, fake)
@@ -342,15 +355,23 @@ class Trainer:
 
     def _latents(self, count: int, turn: int) -> Tensor:
         z = latents(count, self.plan.latent, self.plan.prior, self.plan.seed, "z", self.rounds, turn)
-        return z.to(self.device.device)
+        return self.device.world.share(z).to(self.device.device)
 
     def _log(self, term: str, value: Tensor) -> None:
         self._terms.append((term, value.detach()))
 
+    def _read(self, terms: Sequence[Tensor]) -> list[float]:
+        """Wait for the terms; each is the mean over the processes of a launch."""
+        if not terms:
+            return []
+        world = self.device.world
+        read: list[float] = (world.sum(torch.stack([term.float() for term in terms])) / world.size).tolist()
+        return read
+
     def report(self) -> Report:
         """Return the means since the last report; RunFailed names the first term that was not finite."""
         terms, self._terms = self._terms, []
-        values = torch.stack([value.float() for _, value in terms]).tolist() if terms else []
+        values = self._read([value for _, value in terms])
         sums: dict[str, list[float]] = {}
         for (term, _), value in zip(terms, values, strict=True):
             if not math.isfinite(value):

@@ -79,6 +79,7 @@ EXIT_CODES = {
     5: "A checkpoint was refused: damaged, not ganzoo's, or it does not fit its recipe.",
     6: "The run folder is in use by another process.",
     7: "Memory or disk ran out.",
+    8: "Another process of the launch died or stopped answering. The same command goes on from the last checkpoint.",
     130: "Stopped by Ctrl-C (SIGINT). The checkpoint is written; the same command goes on.",
     143: "Stopped by SIGTERM. The checkpoint is written; the same command goes on.",
 }

@@ -167,6 +167,7 @@ def tiny_trainer(
     regularizers: Mapping[str, Factory] | None = None,
     raw: Mapping[str, Any] | None = None,
     data: TensorDataset | None = None,
+    device: Device | None = None,
 ) -> Trainer:
     """Return a trainer of these plugins at the smallest size; `raw` holds further tables of the recipe."""
     data = data or tiny_data()
@@ -175,7 +176,7 @@ def tiny_trainer(
     plugins |= {("game", "it"): game} if game else {}
     plugins |= {("regularizer", name): plugin for name, plugin in (regularizers or {}).items()}
     registry: Registry = Smallest(plugins)  # type: ignore[assignment]  # the one method that assembling needs
-    return assemble.trainer(recipe, registry, Device.choose("cpu", recipe.train.precision), data)
+    return assemble.trainer(recipe, registry, device or Device.choose("cpu", recipe.train.precision), data)
 
 
 class Onlooker:

@@ -38,6 +38,7 @@ class Decoded:
     skipped: list[tuple[str, str]]  # (name, reason)
     digest: str  # SHA-256 of the samples' bytes
     lasting: bool = True  # False: a file could not be read this time, which the next start may better
+    file: Path | None = None  # where the samples lie, None where they are held in memory
 
 
 def key_of(source: str, how: Preparation, items: list[Item]) -> str:
@@ -65,13 +66,18 @@ def open_decoded(listing: Listing, how: Preparation, entry: Path | None) -> tupl
 def _load(entry: Path, how: Preparation, count: int) -> Decoded | None:
     try:
         index = json.loads((entry / "index.json").read_text(encoding="utf-8"))
-        samples = np.load(entry / "samples.npy", mmap_mode="c")  # copy on write: torch wants memory that may be written
+        samples = mapped(entry / "samples.npy")
         skipped = [(str(name), str(reason)) for name, reason in index["skipped"]]
         digest = str(index["digest"])
     except (OSError, ValueError, KeyError, TypeError, EOFError):
         return None
     fits = samples.dtype == np.uint8 and samples.shape == (count - len(skipped), *how.shape)
-    return Decoded(samples, skipped, digest) if fits else None
+    return Decoded(samples, skipped, digest, file=entry / "samples.npy") if fits else None
+
+
+def mapped(file: Path) -> np.ndarray:
+    """Return an array file mapped for reading alone: what may be written must fit into memory, copies on write too."""
+    return np.load(file, mmap_mode="r")
 
 
 def _in_memory(listing: Listing, how: Preparation) -> Decoded:
@@ -102,7 +108,7 @@ def _in_cache(listing: Listing, how: Preparation, entry: Path) -> Decoded:
             file.write(json.dumps({"digest": digest, "skipped": skipped}).encode())
     if len(skipped) == len(listing.items):  # an empty array cannot be mapped
         return Decoded(np.empty((0, *how.shape), np.uint8), skipped, digest, lasting)
-    return Decoded(np.load(entry / "samples.npy", mmap_mode="c"), skipped, digest, lasting)
+    return Decoded(mapped(entry / "samples.npy"), skipped, digest, lasting, entry / "samples.npy")
 
 
 def _write_header(file: BinaryIO, shape: tuple[int, ...]) -> int:

@@ -24,8 +24,10 @@ the same, unchanged pictures is quick; `cache = false` keeps them in memory only
 from __future__ import annotations
 
 import hashlib
+import warnings
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -33,7 +35,7 @@ import torch
 from ganzoo.api import DataError, TensorDataset
 
 from ._decode import Fit, Preparation, colour
-from ._decoded import Decoded, key_of, open_decoded
+from ._decoded import Decoded, key_of, mapped, open_decoded
 from ._prepare import cache_folder, check
 from ._sources import Listing, list_folder, list_zip, open_zip
 
@@ -54,11 +56,23 @@ class ImageDataset(TensorDataset):
         fingerprint: str,
         skipped: list[tuple[str, str]],
         notes: list[str],
+        file: Path | None = None,
     ) -> None:
         super().__init__(samples, labels, classes=len(class_names), fingerprint=fingerprint)
+        self.file = file
+        self.stored = samples.nbytes if file else 0
         self.class_names = tuple(class_names)
         self.skipped = skipped
         self.notes = notes
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Leave out samples that lie in a file: a process that unpickles the dataset maps the file again."""
+        return {**self.__dict__, "samples": None} if self.file else self.__dict__
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__dict__.update(state)
+        if self.file:
+            self.samples = _tensor(mapped(self.file))
 
 
 def image_folder(
@@ -121,13 +135,20 @@ def _open(source: Path, listing: Listing, how: Preparation, *, labels: bool, cac
         notes.append(f"{len(skipped)} of {whole} files in {str(source)!r} were skipped: {_reasons(skipped)}")
     names, targets = _classes(listing, decoded) if labels else ((), None)
     return ImageDataset(
-        torch.from_numpy(decoded.samples),
+        _tensor(decoded.samples),
         None if targets is None else torch.from_numpy(targets),
         class_names=names,
         fingerprint=_fingerprint(decoded, targets),
         skipped=skipped,
         notes=notes,
+        file=decoded.file,
     )
+
+
+def _tensor(samples: np.ndarray) -> torch.Tensor:
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "The given NumPy array is not writable")  # nobody writes samples
+        return torch.from_numpy(samples)
 
 
 def _keep_classes(source: Path, listing: Listing) -> None:
