@@ -19,7 +19,9 @@ from multiprocessing import connection, reduction, resource_tracker
 from multiprocessing.process import BaseProcess
 from typing import Literal, TypeVar
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 from torch.utils import data
 
@@ -134,22 +136,27 @@ class Workers:
         try:
             yield
         except (RuntimeError, OSError, EOFError) as error:
-            connection.wait([process.sentinel for process in self._processes], GRACE)
+            ended = connection.wait([process.sentinel for process in self._processes], GRACE)
             for process in self._processes:
+                if process.sentinel in ended:
+                    process.join(GRACE)  # its files are closed some moments before it has an exit code
                 if process.exitcode is not None:
                     raise _obituary(process.pid, process.exitcode) from error
             raise
 
 
 class _Order:
-    """Yields which samples each batch of a course has; torch asks for it in the training process, some batches ahead."""
+    """Yields which samples each batch of a course has; torch asks for it in the training process, some batches ahead.
+
+    As arrays: of a tensor only a descriptor is sent, which a thread here would serve, and a killed worker break off.
+    """
 
     def __init__(self, index: Callable[[int, int], Tensor]) -> None:
         self.index = index
         self.course = Course(0, 1, 1)
 
-    def __iter__(self) -> Iterator[Tensor]:
-        return (self.index(position, count) for position, count in self.course)
+    def __iter__(self) -> Iterator[NDArray[np.int64]]:
+        return (self.index(position, count).numpy() for position, count in self.course)
 
 
 class _Reader(data.Dataset[Batch | str]):
@@ -158,9 +165,9 @@ class _Reader(data.Dataset[Batch | str]):
     def __init__(self, dataset: Dataset) -> None:
         self.dataset = dataset
 
-    def __getitem__(self, index: Tensor) -> Batch | str:
+    def __getitem__(self, index: NDArray[np.int64]) -> Batch | str:
         try:
-            batch = self.dataset.batch(index)
+            batch = self.dataset.batch(torch.from_numpy(index))
             for tensor in (batch.real, *batch.cond.values()):
                 tensor.share_memory_()  # type: ignore[no-untyped-call]  # in a queue its failure would lose the batch
         except GanzooError as error:
