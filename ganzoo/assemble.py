@@ -17,11 +17,12 @@ from .device import Device
 from .errors import DataError, PluginError, RecipeError, did_you_mean
 from .game import TwoPlayer
 from .optimizers import build
+from .players import Plan, Player, Rule, phases_of
 from .recipe import Number, Part, Recipe, value_at
 from .registry import Record, Registry
 from .seed import seed_of
 from .sync_batch_norm import synchronise
-from .trainer import Plan, Player, Rule, Trainer, phases_of
+from .trainer import Trainer
 
 
 @dataclass(frozen=True)

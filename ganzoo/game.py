@@ -60,20 +60,6 @@ class Duel:
         self._outputs: dict[str, DiscriminatorOutput] = {}
         self._gradients: dict[str, Tensor] = {}
 
-    def turn(self, acting: Side, views: Sequence[View]) -> Duel:
-        """Return the same meeting with nothing computed yet, as a phase of the acting side sees it."""
-        return Duel(
-            self.discriminator,
-            self.real,
-            self.fake.detach() if acting == "discriminator" else self.fake,
-            real_cond=self.real_cond,
-            fake_cond=self.fake_cond,
-            generate=self.generate,
-            z=self.z,
-            acting=acting,
-            views=views,
-        )
-
     def judge(self, x: Tensor, cond: Cond) -> DiscriminatorOutput:
         """Show samples to the discriminator; the views are applied here and nowhere else. Logits come as float32."""
         for view in self.views:
@@ -95,17 +81,26 @@ class Duel:
             x, cond = self._shown(side)
             if not x.requires_grad:
                 x = x.detach().requires_grad_()
-            with cheap_double_backward():
-                self._outputs[side] = self.judge(x, cond)
-            self._gradients[side] = input_gradient(self._outputs[side].logits, x)
+            self._gradients[side], self._outputs[side] = self._differentiated(x, cond)
         return self._gradients[side]
 
     def input_gradient_at(self, x: Tensor) -> Tensor:
         """Return d logits / d sample at any other points x [N, *shape] under the real samples' conditions."""
         x = x.detach().requires_grad_()
+        return self._differentiated(x, self.real_cond)[0]
+
+    def _differentiated(self, x: Tensor, cond: Cond) -> tuple[Tensor, DiscriminatorOutput]:
+        """Return d logits / d sample [N, features], and the output of the forward pass that it took."""
+        if torch.compiler.is_compiling():  # a compiled network has no double backward, its gradient as a function has one
+            gradient, fields = torch.func.grad(lambda x: self._summed(x, cond), has_aux=True)(x)
+            return gradient.flatten(1), DiscriminatorOutput(**fields)
         with cheap_double_backward():
-            logits = self.judge(x, self.real_cond).logits
-        return input_gradient(logits, x)
+            output = self.judge(x, cond)
+        return input_gradient(output.logits, x), output
+
+    def _summed(self, x: Tensor, cond: Cond) -> tuple[Tensor, dict[str, Tensor]]:
+        output = self.judge(x, cond)
+        return output.logits.sum(), {key: value for key, value in output._asdict().items() if value is not None}
 
     def _shown(self, side: Literal["real", "fake"]) -> tuple[Tensor, Cond]:
         return (self.real, self.real_cond) if side == "real" else (self.fake, self.fake_cond)

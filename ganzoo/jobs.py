@@ -87,8 +87,8 @@ def run_recipe(
         try:
             with enough_memory(recipe):
                 return _train(recipe, known, folder, chosen, reporter)
-        except Interrupted:
-            _ended(folder, "interrupted")
+        except Interrupted as error:
+            _ended(folder, "interrupted", exit_code=error.exit_code)
             raise
         except GanzooError as error:
             _ended(folder, "failed", reason=str(error), exit_code=error.exit_code)

@@ -8,105 +8,22 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Protocol
 
 import torch
 from torch import Tensor, nn
 
-from .api import Batch, Game, Loss, Progress, Regularizer, Side, Staged
+from .api import Batch, Game, Loss, Progress, Staged
+from .costs import Shown, bill, total
 from .data import Feed
 from .device import Device
 from .ema import Average
 from .errors import PluginError, RunFailed
 from .game import Duel, Scene
-from .recipe import Number, Stage, value_at
+from .players import Act, Phase, Plan, Player, Rule
+from .recipe import value_at
 from .seed import latents, seed_of
-
-
-@dataclass(frozen=True)
-class Rule:
-    """A regularizer as one discriminator meets it, with what the engine owns: how much it weighs, and when it acts."""
-
-    name: str
-    discriminator: str
-    regularizer: Regularizer
-    weight: Number = 1.0
-    every: int = 1
-    leads: bool = True  # of its name's instances, is this the one that changes generators?
-
-    def concerns(self, side: Side) -> bool:
-        """Does it act in turns of this side?"""
-        return self.regularizer.side in (side, "both")
-
-
-@dataclass(frozen=True)
-class Phase:
-    """One backward and one step inside a turn: the main phase, or that of one lazy regularizer."""
-
-    rules: tuple[Rule, ...]
-    main: bool = True
-    every: int = 1
-
-
-@dataclass
-class Player:
-    """The networks that one optimizer trains."""
-
-    name: str
-    side: Side
-    nets: Mapping[str, nn.Module]
-    optimizer: torch.optim.Optimizer
-    lr: Number
-    phases: tuple[Phase, ...]
-    turns: int = 0  # taken so far: lazy phases count them
-    parameters: list[nn.Parameter] = field(init=False)
-
-    def __post_init__(self) -> None:
-        self.parameters = [entry for group in self.optimizer.param_groups for entry in group["params"]]
-
-
-def phases_of(rules: Sequence[Rule], side: Side) -> tuple[Phase, ...]:
-    """Return a turn's phases: the main one with all regularizers of every turn, then one for each lazy regularizer."""
-    mine = [rule for rule in rules if rule.concerns(side)]
-    lazy = {rule.name: rule.every for rule in mine if rule.every > 1}
-    main = Phase(tuple(rule for rule in mine if rule.every == 1))
-    return (main, *(Phase(tuple(r for r in mine if r.name == name), False, every) for name, every in lazy.items()))
-
-
-@dataclass(frozen=True)
-class Plan:
-    """The numbers of a recipe that the loop itself needs."""
-
-    samples: int
-    batch: int
-    turns: tuple[str, ...]
-    stages: tuple[Stage, ...] = ()
-    latent: int = 128
-    prior: str = "normal"
-    ema: Number = 0.999
-    accumulate: int = 1
-    seed: int = 0
-    log: int = 1000
-    grid: int = 10_000
-    checkpoint: int = 10_000
-
-    @property
-    def total(self) -> int:
-        """Real samples of the whole run."""
-        return sum(stage.samples for stage in self.stages) or self.samples
-
-    def at(self, samples: int, rounds: int) -> tuple[Progress, int, tuple[str, ...]]:
-        """Return progress, batch and turns of the round that starts after so many samples."""
-        start = 0
-        for number, stage in enumerate(self.stages):
-            if samples < start + stage.samples or number == len(self.stages) - 1:
-                share = min((samples - start) / stage.samples, 1.0)
-                progress = Progress(samples, self.total, rounds, number, share, stage.size)
-                return progress, stage.batch or self.batch, stage.turns or self.turns
-            start += stage.samples
-        share = min(samples / self.samples, 1.0)
-        return Progress(samples, self.total, rounds, 0, share, None), self.batch, self.turns
 
 
 @dataclass(frozen=True)
@@ -159,6 +76,9 @@ class Trainer:
         self._terms: list[tuple[str, Tensor]] = []
         modules = [module for root in self.modules().values() for module in root.modules()]
         self._staged = [module for module in modules if isinstance(module, Staged)]
+        self._views = {name: [r.regularizer.view for r in self.rules if r.discriminator == name] for name in losses}
+        self._rounds = self.play
+        self._bill = bill
         self._buffers = [b for net in nets.values() for b in net.buffers() if b.is_floating_point()]
         self.span: Callable[[str], AbstractContextManager[None]] = lambda name: nullcontext()  # who wants to time the parts
 
@@ -208,20 +128,12 @@ class Trainer:
         progress, size, turns = self.plan.at(self.samples, self.rounds)
         self._share = progress.share
         self.announce()
-        kept: list[Scene] = []
-        batch, z = Batch(torch.empty(0)), torch.empty(0)
-        for number, name in enumerate(turns):
-            player = self.players[name]
-            answers = number > 0 and player.side == "generator" and self.players[turns[number - 1]].side == "discriminator"
-            if not answers:  # a generator's turn after a discriminator's is about the same samples and latents
-                with self.span("data"):
-                    own = size // world.size
-                    batch = self.feed.batch(self.samples + world.rank * own, own, progress.size)
-                    z = self._latents(size, number)
-                self.samples += size
-            answered = number + 1 < len(turns) and self.players[turns[number + 1]].side == "generator"
-            keep = self.game.shared and answered and player.side == "discriminator" and self.plan.accumulate == 1
-            kept = self._turn(player, batch, z, kept if answers else [], self.players[turns[number + 1]] if keep else None)
+        acts = self._acts(turns)
+        for player in {act.player.name: act.player for act in acts}.values():
+            player.pace(progress.share)
+        with self.span("data"):
+            draws = [self._draw(number, size, progress.size) for number, act in enumerate(acts) if not act.answers]
+        self._terms += self._rounds(acts, draws)
         self.rounds += 1
         progress = self.progress
         with self.span("after"):
@@ -231,20 +143,50 @@ class Trainer:
             for average in self.averages.values():
                 average.update(decay, self.rounds)
 
-    def _turn(self, player: Player, batch: Batch, z: Tensor, kept: list[Scene], following: Player | None) -> list[Scene]:
+    def _acts(self, turns: Sequence[str]) -> list[Act]:
+        """Return what the turns of a round amount to, and count them: who answers whom, and which lazy phases are due."""
+        acts: list[Act] = []
+        players = [self.players[name] for name in turns]
+        for number, player in enumerate(players):
+            # a generator's turn after a discriminator's is about the same samples and latents
+            answers = number > 0 and player.side == "generator" and players[number - 1].side == "discriminator"
+            after = players[number + 1] if number + 1 < len(players) else None
+            answered = after is not None and after.side == "generator" and player.side == "discriminator"
+            keep = self.game.shared and answered and self.plan.accumulate == 1
+            due = tuple(phase for phase in player.phases if player.turns % phase.every == 0)
+            acts.append(Act(player, due, answers, after if keep else None))
+            player.turns += 1
+        return acts
+
+    def _draw(self, turn: int, size: int, pixels: int | None) -> tuple[Batch, Tensor]:
+        """Return real samples and latents of one turn, this process's part of them."""
+        world, own = self.device.world, size // self.device.world.size
+        batch = self.feed.batch(self.samples + world.rank * own, own, pixels)
+        self.samples += size
+        plan = self.plan
+        z = latents(size, plan.latent, plan.prior, plan.seed, "z", self.rounds, turn)
+        return batch, world.share(z).to(self.device.device)
+
+    def play(self, acts: Sequence[Act], draws: Sequence[tuple[Batch, Tensor]]) -> list[tuple[str, Tensor]]:
+        """Do a round's work on the device and return its terms; nothing here waits, or depends on what was computed."""
+        self._played: list[tuple[str, Tensor]] = []
+        kept: list[Scene] = []
+        ahead = iter(draws)
+        for act in acts:
+            if not act.answers:
+                batch, z = next(ahead)
+            kept = self._turn(act, batch, z, kept if act.answers else [])
+        return self._played
+
+    def _turn(self, act: Act, batch: Batch, z: Tensor, kept: list[Scene]) -> list[Scene]:
         """Play a player's phases; return the scenes that the following player may answer, with their graphs."""
-        for group in player.optimizer.param_groups:
-            group["lr"] = value_at(player.lr, self._share)
-        scenes = kept
-        for phase in player.phases:
-            if player.turns % phase.every:
-                continue
+        player, scenes = act.player, kept
+        for phase in act.phases:
             if player.side == "generator" and not phase.main:
                 scenes = []  # the graph is spent and the networks have moved
             with self.span(player.name if phase.main else f"{player.name}/{phase.rules[0].name}"):
-                scenes = self._phase(player, phase, batch, z, scenes, following)
-        player.turns += 1
-        return scenes if following is not None else []
+                scenes = self._phase(player, phase, batch, z, scenes, act.following)
+        return scenes if act.following is not None else []
 
     def _phase(
         self, player: Player, phase: Phase, batch: Batch, z: Tensor, scenes: list[Scene], following: Player | None
@@ -260,24 +202,19 @@ class Trainer:
                     self._unfreeze(player, following)
                     scene = self.game.play(self.nets, part, part_z, (following or player).name)
                 self._unfreeze(player)
-                duels = self._duels(player, scene)
-                cost = self._cost(player, phase, scene, duels)
+                cost, seen = self._cost(player, phase, scene)
             if cost is not None:
                 torch.autograd.backward(cost / pieces)
             elif phase.main:
                 raise PluginError(f"the game gives player {player.name!r} nothing to pay in its turn; give it a duel")
-            if player.side == "discriminator":
-                played.append(scene)
-                if phase.main:
-                    logits.append(
-                        [(duel.output("real").logits.detach(), duel.output("fake").logits.detach()) for duel in duels]
-                    )
+            played.append(scene)
+            logits.append(seen)
         self._agree(player)
         player.optimizer.step()
         self._after_step(player)
         if phase.main and player.side == "discriminator":
             self._observe(player, played[0], logits)
-        return played
+        return played if player.side == "discriminator" else []
 
     def _agree(self, player: Player) -> None:
         """Average the gradients over the processes of a launch; one that is not finite moves nobody, and a term tells."""
@@ -285,44 +222,23 @@ class Trainer:
         if mean is not None:
             self._log(f"{player.name}/gradient", mean.norm())
 
-    def _duels(self, player: Player, scene: Scene) -> list[Duel]:
-        """Return the scene's duels as the acting player meets them: a discriminator only its own, and fakes detached."""
-        mine = [duel for duel in scene.duels if player.side == "generator" or self.name(duel) in player.nets]
-        views = {name: [r.regularizer.view for r in self.rules if r.discriminator == name] for name in self.losses}
-        return [duel.turn(player.side, views[self.name(duel)]) for duel in mine]
-
     def name(self, duel: Duel) -> str:
         """Return which network a duel's discriminator is."""
         return self._names[id(duel.discriminator)]
 
-    def _cost(self, player: Player, phase: Phase, scene: Scene, duels: Sequence[Duel]) -> Tensor | None:
-        """Return what the acting player pays in this phase; penalties come first, so that the loss reuses their forward."""
-        paid: list[Tensor] = []
-        for duel in duels:
-            name = self.name(duel)
-            for rule in phase.rules:
-                penalty = rule.regularizer.penalty(duel) if rule.discriminator == name else None
-                if penalty is not None:
-                    self._log(f"{player.name}/{rule.name}", penalty)
-                    paid.append(value_at(rule.weight, self._share) * phase.every * penalty)
-            if phase.main:
-                paid.append(self._want(player, self.losses[name], duel))
+    def _cost(self, player: Player, phase: Phase, scene: Scene) -> tuple[Tensor | None, list[tuple[Tensor, Tensor]]]:
+        """Return what the acting player pays in this phase, and the logits of a discriminator's main phase."""
+        mine = [duel for duel in scene.duels if player.side == "generator" or self.name(duel) in player.nets]
+        shown = [Shown.of(name := self.name(duel), duel, player.side, self._views[name]) for duel in mine]
+        weights = [value_at(rule.weight, self._share) * phase.every for rule in phase.rules]
+        found = self._bill(player, phase, self.losses, weights, shown)
+        self._played += found.terms
+        paid = [*found.paid]
         if phase.main and player.side == "generator":
             for term, extra in scene.extra_losses.items():
                 self._log(f"{player.name}/{term}", extra)
                 paid.append(extra)
-        paid = [term for term in paid if term.requires_grad]
-        return torch.stack([term.float() for term in paid]).sum() if paid else None
-
-    def _want(self, player: Player, loss: Loss, duel: Duel) -> Tensor:
-        """Return the acting side's loss on a duel's logits."""
-        if player.side == "discriminator":
-            wanted = loss.discriminator(duel.output("real").logits, duel.output("fake").logits)
-        else:
-            real = duel.output("real").logits if loss.relativistic else None
-            wanted = loss.generator(duel.output("fake").logits, real)
-        self._log(f"{player.name}/loss", wanted)
-        return wanted
+        return total(paid), found.logits
 
     def _observe(self, player: Player, scene: Scene, logits: list[list[tuple[Tensor, Tensor]]]) -> None:
         """Show the whole batch's logits to what keeps statistics of them."""
@@ -353,12 +269,8 @@ class Trainer:
             for parameter in player.parameters:
                 parameter.requires_grad_(id(parameter) in acting)
 
-    def _latents(self, count: int, turn: int) -> Tensor:
-        z = latents(count, self.plan.latent, self.plan.prior, self.plan.seed, "z", self.rounds, turn)
-        return self.device.world.share(z).to(self.device.device)
-
     def _log(self, term: str, value: Tensor) -> None:
-        self._terms.append((term, value.detach()))
+        self._played.append((term, value.detach()))
 
     def _read(self, terms: Sequence[Tensor]) -> list[float]:
         """Wait for the terms; each is the mean over the processes of a launch."""

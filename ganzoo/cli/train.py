@@ -7,13 +7,16 @@ import shlex
 import sys
 from collections.abc import Collection
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 from click.core import ParameterSource
 
 from ..console import duration, err, plain, print_json, reporter, size
 from .commands import complete_recipes, recipe_options
+
+if TYPE_CHECKING:
+    from ..recipe import Recipe
 
 
 def launcher(ctx: click.Context, param: click.Parameter, value: str | None) -> list[str] | None:
@@ -67,20 +70,7 @@ def command(
     if retries or torchrun is not None:
         click.get_current_context().exit(supervised(place, fresh, dry_run, retries, torchrun))
     if dry_run:
-        from ..jobs import estimate
-
-        found = estimate(recipe, registry(), device)
-        if as_json:
-            from dataclasses import asdict
-
-            print_json({"recipe": dict(recipe.raw), **asdict(found)})
-            return
-        sys.stdout.write(recipe.toml())
-        counts = ", ".join(f"{network} {count:,}" for network, count in found.parameters.items())
-        click.echo(f"\nparameters: {counts}")
-        click.echo(f"measured on {found.device} ({found.precision}): {found.seconds_per_round:.3f} s and "
-                   f"{found.samples_per_round} samples a round, {size(found.peak_bytes)} of memory at most")  # fmt: skip
-        click.echo(f"to finish: {duration(found.seconds_to_finish)}, {size(found.disk_bytes)} of disk in {place}")
+        measure(recipe, place, device, as_json)
         return
     from ..jobs import run_recipe
 
@@ -97,6 +87,25 @@ def command(
         )
     else:
         err().print(f"done in {duration(outcome.seconds)}; samples: {last or 'none'}; more: ganzoo sample {place}")
+
+
+def measure(recipe: Recipe, place: Path, device: str, as_json: bool) -> None:
+    """Print what a run would take."""
+    from ..jobs import estimate
+    from ..registry import registry
+
+    found = estimate(recipe, registry(), device)
+    if as_json:
+        from dataclasses import asdict
+
+        print_json({"recipe": dict(recipe.raw), **asdict(found)})
+        return
+    sys.stdout.write(recipe.toml())
+    counts = ", ".join(f"{network} {count:,}" for network, count in found.parameters.items())
+    click.echo(f"\nparameters: {counts}")
+    click.echo(f"measured on {found.device} ({found.precision}): {found.seconds_per_round:.3f} s and "
+               f"{found.samples_per_round} samples a round, {size(found.peak_bytes)} of memory at most")  # fmt: skip
+    click.echo(f"to finish: {duration(found.seconds_to_finish)}, {size(found.disk_bytes)} of disk in {place}")
 
 
 def supervised(place: Path, fresh: bool, dry_run: bool, retries: int, torchrun: list[str] | None) -> int:

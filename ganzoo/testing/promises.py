@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from ..api import Dataset, DiscriminatorOutput, Loss, Regularizer, Side, Spec
+from ..costs import Shown
 from ..errors import PluginError
 from ..game import Duel
 from ..options import MISSING, check_options, options_of
@@ -255,7 +256,7 @@ def meeting(regularizer: Regularizer, side: Side, *, flat: bool = False) -> tupl
                 parameter.zero_()
     real, z = torch.rand(COUNT, *spec.shape), torch.randn(COUNT, spec.latent)
     duel = Duel(D, real, G(z), generate=lambda latents, cond: G(latents, **cond), z=z)
-    return D, duel.turn(side, [regularizer.view])
+    return D, Shown.of("D", duel, side, [regularizer.view]).duel()
 
 
 def penalties_are_scalars(plugin: Factory) -> None:

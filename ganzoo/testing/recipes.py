@@ -14,9 +14,10 @@ from ..api import Batch, Dataset
 from ..device import Device
 from ..errors import RunFailed
 from ..game import Duel
+from ..players import Rule
 from ..recipe import Recipe
 from ..registry import Registry
-from ..trainer import Rule, Trainer
+from ..trainer import Trainer
 from .contract import require
 from .promises import COUNT, mixes_samples
 

@@ -1,0 +1,123 @@
+"""Who plays and what for: players with their phases, regularizers with their weights, and the plan of a whole run."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+
+import torch
+from torch import nn
+
+from .api import Progress, Regularizer, Side
+from .recipe import Number, Stage, value_at
+
+__all__ = ["Act", "Phase", "Plan", "Player", "Rule", "phases_of"]
+
+
+@dataclass(frozen=True)
+class Rule:
+    """A regularizer as one discriminator meets it, with what the engine owns: how much it weighs, and when it acts."""
+
+    name: str
+    discriminator: str
+    regularizer: Regularizer
+    weight: Number = 1.0
+    every: int = 1
+    leads: bool = True  # of its name's instances, is this the one that changes generators?
+
+    def concerns(self, side: Side) -> bool:
+        """Does it act in turns of this side?"""
+        return self.regularizer.side in (side, "both")
+
+
+@dataclass(frozen=True)
+class Phase:
+    """One backward and one step inside a turn: the main phase, or that of one lazy regularizer."""
+
+    rules: tuple[Rule, ...]
+    main: bool = True
+    every: int = 1
+
+
+@dataclass
+class Player:
+    """The networks that one optimizer trains."""
+
+    name: str
+    side: Side
+    nets: Mapping[str, nn.Module]
+    optimizer: torch.optim.Optimizer
+    lr: Number
+    phases: tuple[Phase, ...]
+    turns: int = 0  # taken so far: lazy phases count them
+    parameters: list[nn.Parameter] = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.parameters = [entry for group in self.optimizer.param_groups for entry in group["params"]]
+
+    def pace(self, share: float) -> None:
+        """Take the learning rate of this share of the run."""
+        rate = value_at(self.lr, share)
+        for group in self.optimizer.param_groups:
+            if isinstance(group["lr"], torch.Tensor):  # where a recorded step reads it
+                group["lr"].fill_(rate)
+            else:
+                group["lr"] = rate
+
+
+@dataclass(frozen=True)
+class Act:
+    """One turn of a round: who acts, in which phases, and what it has to do with the turns before and after it."""
+
+    player: Player
+    phases: tuple[Phase, ...]
+    answers: bool  # is it about the samples and latents of the turn before?
+    following: Player | None  # who answers with the very fakes of this turn
+
+    @property
+    def key(self) -> tuple[object, ...]:
+        """What its work is like, whatever the numbers in it."""
+        return self.player.name, tuple(self.player.phases.index(phase) for phase in self.phases), self.answers
+
+
+def phases_of(rules: Sequence[Rule], side: Side) -> tuple[Phase, ...]:
+    """Return a turn's phases: the main one with all regularizers of every turn, then one for each lazy regularizer."""
+    mine = [rule for rule in rules if rule.concerns(side)]
+    lazy = {rule.name: rule.every for rule in mine if rule.every > 1}
+    main = Phase(tuple(rule for rule in mine if rule.every == 1))
+    return (main, *(Phase(tuple(r for r in mine if r.name == name), False, every) for name, every in lazy.items()))
+
+
+@dataclass(frozen=True)
+class Plan:
+    """The numbers of a recipe that the loop itself needs."""
+
+    samples: int
+    batch: int
+    turns: tuple[str, ...]
+    stages: tuple[Stage, ...] = ()
+    latent: int = 128
+    prior: str = "normal"
+    ema: Number = 0.999
+    accumulate: int = 1
+    seed: int = 0
+    log: int = 1000
+    grid: int = 10_000
+    checkpoint: int = 10_000
+
+    @property
+    def total(self) -> int:
+        """Real samples of the whole run."""
+        return sum(stage.samples for stage in self.stages) or self.samples
+
+    def at(self, samples: int, rounds: int) -> tuple[Progress, int, tuple[str, ...]]:
+        """Return progress, batch and turns of the round that starts after so many samples."""
+        start = 0
+        for number, stage in enumerate(self.stages):
+            if samples < start + stage.samples or number == len(self.stages) - 1:
+                share = min((samples - start) / stage.samples, 1.0)
+                progress = Progress(samples, self.total, rounds, number, share, stage.size)
+                return progress, stage.batch or self.batch, stage.turns or self.turns
+            start += stage.samples
+        share = min(samples / self.samples, 1.0)
+        return Progress(samples, self.total, rounds, 0, share, None), self.batch, self.turns
