@@ -159,11 +159,18 @@ def plan(recipe: Recipe, game: Game, processes: int = 1) -> Plan:
         prior=recipe.latent.prior,
         ema=train.ema,
         accumulate=train.accumulate,
+        micro_batches=_micro_batches(recipe),
         seed=train.seed,
         log=train.log or max(total // 100, 1),
         grid=train.grid or max(total // 10, 1),
         checkpoint=train.checkpoint or max(total // 20, 1),
     )
+
+
+def _micro_batches(recipe: Recipe) -> tuple[int, ...]:
+    """Return how many samples are computed at once in each stage, where the recipe has a number for it."""
+    most = recipe.train.micro_batch
+    return (most,) * max(len(recipe.stages), 1) if isinstance(most, int) and most else ()
 
 
 def _player(name: str, recipe: Recipe, game: Game, nets: Mapping[str, nn.Module], rule_list: list[Rule]) -> Player:

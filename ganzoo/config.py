@@ -215,6 +215,15 @@ class Draft:
                 raise RecipeError(f"recipe {self.name!r}: train.{key} must be 0 (automatic) or a number of samples")
         if isinstance(train.workers, int) and train.workers < 0:
             raise RecipeError(f"recipe {self.name!r}: train.workers must be 'auto', 0 (none) or a number of processes")
+        if isinstance(train.micro_batch, int) and train.micro_batch < 0:
+            raise RecipeError(
+                f"recipe {self.name!r}: train.micro_batch must be 'auto', 0 (as train.accumulate says) or a number of samples"
+            )
+        if train.micro_batch and train.accumulate > 1:
+            raise RecipeError(
+                f"recipe {self.name!r}: train.micro_batch={train.micro_batch} and train.accumulate={train.accumulate} both "
+                "cut the batch; set train.micro_batch=0 or train.accumulate=1"
+            )
         self._divides(train.accumulate, "train.batch", train.batch)
         if not all(0 <= value_at(ema, share) < 1 for share in (0.0, 0.5, 1.0)):
             raise RecipeError(f"recipe {self.name!r}: train.ema must lie in [0, 1)")

@@ -20,6 +20,7 @@ from .world import ALONE, World
 
 ORDER = ("cuda", "xpu", "mps")  # what "auto" prefers before the processor
 KNOWN = ("auto", "cpu", *ORDER)
+OWN_PEAK = Path("/proc/self/clear_refs")  # where Linux takes the wish to forget a process's peak
 Net = TypeVar("Net", bound=nn.Module)
 
 
@@ -54,6 +55,13 @@ def free_memory() -> int:
     return int(found[1]) * 1024 if found else os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
 
 
+def _own_memory(entry: str) -> int | None:
+    """Return the bytes of an entry of this process's table; None where the system has no such table."""
+    table = Path("/proc/self/status")
+    found = re.search(rf"{entry}:\s+(\d+) kB", table.read_text()) if table.exists() else None
+    return int(found[1]) * 1024 if found else None
+
+
 def _own(device: torch.device, number: str, count: int, world: World) -> int:
     """Return the number of the GPU that belongs to this process of a launch."""
     if number:
@@ -69,10 +77,11 @@ class Device:
 
     device: torch.device
     bf16: bool = False
+    compiles: bool = False  # are costs run through torch.compile?
     world: World = ALONE  # the processes that train together, each on a device of its own
 
     @classmethod
-    def choose(cls, name: str = "auto", precision: str = "auto", world: World = ALONE) -> Device:
+    def choose(cls, name: str = "auto", precision: str = "auto", world: World = ALONE, compilation: str = "off") -> Device:
         """Take the best device there is, or the one that is asked for; DeviceError says what is there instead.
 
         Of a launch's processes on one machine each takes a GPU of its own.
@@ -90,7 +99,8 @@ class Device:
         device = torch.device(here[0] if kind == "auto" else name)
         if world.size > 1 and device.type in counts:
             device = torch.device(device.type, _own(device, number, counts[device.type](), world))
-        return cls(device, precision == "bf16" or (precision == "auto" and native_bf16(device)), world)
+        low = precision == "bf16" or (precision == "auto" and native_bf16(device))
+        return cls(device, low, compilation == "on", world)
 
     def autocast(self) -> AbstractContextManager[None]:
         """Return the context in which networks run."""
@@ -101,7 +111,8 @@ class Device:
     @contextmanager
     def training(self) -> Iterator[None]:
         """Enter the context in which networks run that are being trained: autocast, and cheaper gradients."""
-        products = small_map_products() if self.bf16 and self.device.type == "cpu" else nullcontext()
+        exchange = self.bf16 and self.device.type == "cpu" and not self.compiles
+        products = small_map_products() if exchange else nullcontext()
         with self.autocast(), products:
             yield
 
@@ -132,10 +143,32 @@ class Device:
         """Return the most memory used so far: of the device, or of this process on a CPU."""
         if self.device.type == "cuda":
             return torch.cuda.max_memory_allocated(self.device)
+        if (peak := _own_memory("VmHWM")) is not None:
+            return peak
         import resource
 
         unit = 1 if sys.platform == "darwin" else 1024  # bytes there, kilobytes elsewhere
         return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
+
+    def forget_peak(self) -> None:
+        """Let the peak begin anew with what is held now; where the system has no way to, it stays the most so far."""
+        if self.device.type == "cuda":
+            torch.cuda.empty_cache()
+            torch.cuda.reset_peak_memory_stats(self.device)
+        elif OWN_PEAK.exists():
+            OWN_PEAK.write_text("5", encoding="ascii")  # Linux's number for it
+
+    def reachable_bytes(self, sharing: int = 1) -> int:
+        """Return the most that this process could hold now, in the measure of the peak; so many share a CPU's memory."""
+        if self.device.type == "cuda":
+            return torch.cuda.mem_get_info(self.device)[0] + torch.cuda.memory_reserved(self.device)
+        held = _own_memory("VmRSS")
+        return free_memory() // sharing + (self.peak_bytes() if held is None else held)
+
+    @property
+    def tells_memory(self) -> bool:
+        """Is its peak known, and what is left?"""
+        return self.device.type in ("cpu", "cuda")
 
     def synchronize(self) -> None:
         """Wait until everything queued here is done; for timing."""

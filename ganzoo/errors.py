@@ -66,6 +66,10 @@ class RankLost(GanzooError):
     exit_code = 8
 
 
+class PeerFailed(RankLost):
+    """Another process of the launch failed at what all are doing, and says why itself."""
+
+
 class Interrupted(GanzooError):
     """A signal stopped the run at the end of a round, after its checkpoint was written."""
 

@@ -79,21 +79,19 @@ class Duel:
         """Return d logits / d sample at the real or fake samples, [N, features]; its forward pass serves the loss too."""
         if side not in self._gradients:
             x, cond = self._shown(side)
-            if not x.requires_grad:
-                x = x.detach().requires_grad_()
             self._gradients[side], self._outputs[side] = self._differentiated(x, cond)
         return self._gradients[side]
 
     def input_gradient_at(self, x: Tensor) -> Tensor:
         """Return d logits / d sample at any other points x [N, *shape] under the real samples' conditions."""
-        x = x.detach().requires_grad_()
-        return self._differentiated(x, self.real_cond)[0]
+        return self._differentiated(x.detach(), self.real_cond)[0]
 
     def _differentiated(self, x: Tensor, cond: Cond) -> tuple[Tensor, DiscriminatorOutput]:
         """Return d logits / d sample [N, features], and the output of the forward pass that it took."""
         if torch.compiler.is_compiling():  # a compiled network has no double backward, its gradient as a function has one
             gradient, fields = torch.func.grad(lambda x: self._summed(x, cond), has_aux=True)(x)
             return gradient.flatten(1), DiscriminatorOutput(**fields)
+        x = x if x.requires_grad else x.detach().requires_grad_()
         with cheap_double_backward():
             output = self.judge(x, cond)
         return input_gradient(output.logits, x), output

@@ -80,7 +80,7 @@ def run_recipe(
     assemble.records(recipe, known)  # every name is known before anything is written
     with joined() as world, ExitStack() as stack:
         folder, reporter = RunFolder(place, writes=world.leads), reporter if reporter and world.leads else Silent()
-        chosen = Device.choose(device, recipe.train.precision, world)
+        chosen = Device.choose(device, recipe.train.precision, world, recipe.train.compile)
         with world.led() as leads:
             if leads:
                 stack.enter_context(_own(folder, recipe, fresh, reporter))
@@ -249,7 +249,7 @@ class Estimate:
 
 def estimate(recipe: Recipe, known: Registry, device: str = "auto", rounds: int = 3) -> Estimate:
     """Play a few rounds without writing anything, and say what the whole run will take."""
-    chosen = Device.choose(device, recipe.train.precision)
+    chosen = Device.choose(device, recipe.train.precision, compilation=recipe.train.compile)
     known = at_home(recipe, known)
     times = []
     with enough_memory(recipe):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cache
 
 import torch
 from torch import nn
@@ -11,7 +12,7 @@ from torch import nn
 from .api import Progress, Regularizer, Side
 from .recipe import Number, Stage, value_at
 
-__all__ = ["Act", "Phase", "Plan", "Player", "Rule", "phases_of"]
+__all__ = ["Act", "Phase", "Plan", "Player", "Rule", "largest_divisor", "phases_of"]
 
 
 @dataclass(frozen=True)
@@ -73,11 +74,12 @@ class Act:
     phases: tuple[Phase, ...]
     answers: bool  # is it about the samples and latents of the turn before?
     following: Player | None  # who answers with the very fakes of this turn
+    pieces: int = 1  # that the batch is cut into
 
     @property
     def key(self) -> tuple[object, ...]:
         """What its work is like, whatever the numbers in it."""
-        return self.player.name, tuple(self.player.phases.index(phase) for phase in self.phases), self.answers
+        return self.player.name, tuple(self.player.phases.index(phase) for phase in self.phases), self.answers, self.pieces
 
 
 def phases_of(rules: Sequence[Rule], side: Side) -> tuple[Phase, ...]:
@@ -86,6 +88,12 @@ def phases_of(rules: Sequence[Rule], side: Side) -> tuple[Phase, ...]:
     lazy = {rule.name: rule.every for rule in mine if rule.every > 1}
     main = Phase(tuple(rule for rule in mine if rule.every == 1))
     return (main, *(Phase(tuple(r for r in mine if r.name == name), False, every) for name, every in lazy.items()))
+
+
+@cache
+def largest_divisor(count: int, most: int) -> int:
+    """Return the largest divisor of a count that is not above `most`, from 1 on."""
+    return max(divisor for divisor in range(1, min(count, most) + 1) if count % divisor == 0)
 
 
 @dataclass(frozen=True)
@@ -100,6 +108,7 @@ class Plan:
     prior: str = "normal"
     ema: Number = 0.999
     accumulate: int = 1
+    micro_batches: tuple[int, ...] = ()  # samples computed at once at most, in each stage; none: as accumulate says
     seed: int = 0
     log: int = 1000
     grid: int = 10_000
@@ -109,6 +118,10 @@ class Plan:
     def total(self) -> int:
         """Real samples of the whole run."""
         return sum(stage.samples for stage in self.stages) or self.samples
+
+    def pieces(self, stage: int, own: int) -> int:
+        """Return how many equal pieces a process's part of a batch, `own` samples, is cut into in a stage."""
+        return own // largest_divisor(own, self.micro_batches[stage]) if self.micro_batches else self.accumulate
 
     def at(self, samples: int, rounds: int) -> tuple[Progress, int, tuple[str, ...]]:
         """Return progress, batch and turns of the round that starts after so many samples."""

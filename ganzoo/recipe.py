@@ -91,7 +91,9 @@ class Train:
     turns: tuple[str, ...] = ()  # one round; empty: each player of the game once, discriminators first
     ema: Number = 0.999  # share of the average that survives a round; 0: no averaging
     precision: Literal["auto", "fp32", "bf16"] = "auto"
+    compile: Literal["auto", "on", "off"] = "auto"  # torch.compile of costs; auto: where that was measured to pay
     accumulate: int = 1  # pieces that a batch is cut into where it does not fit into memory
+    micro_batch: Literal["auto"] | int = 0  # samples computed at once at most; 0: as accumulate says, auto: what fits
     sync_batch_norm: bool = False  # statistics over the batches of all processes of a launch, not of each by itself
     seed: int = 0
     workers: Literal["auto"] | int = "auto"  # processes that read data ahead; auto: 0, or a few for files beyond memory

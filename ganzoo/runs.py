@@ -19,7 +19,7 @@ from .recipe import Recipe
 
 FREE_KEYS = (  # change no weight
     *("name", "summary", "tier"),
-    *("train.log", "train.grid", "train.checkpoint", "train.keep", "train.workers"),
+    *("train.log", "train.grid", "train.checkpoint", "train.keep", "train.workers", "train.micro_batch", "train.compile"),
 )
 
 

@@ -9,7 +9,7 @@ import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 import torch
 from torch import Tensor, nn
@@ -24,6 +24,9 @@ from .game import Duel, Scene
 from .players import Act, Phase, Plan, Player, Rule
 from .recipe import value_at
 from .seed import latents, seed_of
+
+if TYPE_CHECKING:
+    from .compilation import CompiledBill
 
 
 @dataclass(frozen=True)
@@ -73,12 +76,13 @@ class Trainer:
         self._share = 0.0  # of the run, at the start of the round: what schedules follow
         self.rounds = 0
         self._names = {id(net): name for name, net in nets.items()}
-        self._terms: list[tuple[str, Tensor]] = []
+        self.terms: list[tuple[str, Tensor]] = []  # since the last report
         modules = [module for root in self.modules().values() for module in root.modules()]
         self._staged = [module for module in modules if isinstance(module, Staged)]
         self._views = {name: [r.regularizer.view for r in self.rules if r.discriminator == name] for name in losses}
         self._rounds = self.play
-        self._bill = bill
+        self._compiled = _compiled() if device.compiles else None
+        self._bill = self._compiled or bill
         self._buffers = [b for net in nets.values() for b in net.buffers() if b.is_floating_point()]
         self.span: Callable[[str], AbstractContextManager[None]] = lambda name: nullcontext()  # who wants to time the parts
 
@@ -91,6 +95,13 @@ class Trainer:
             **{f"regularizer/{rule.name}/{rule.discriminator}": rule.regularizer for rule in self.rules},
             "game": self.game,
         }
+
+    def notes(self) -> list[str]:
+        """Return what there is to tell since the last time: what was compiled, and what could not be."""
+        told = [*self._compiled.notes] if self._compiled else []
+        if self._compiled:
+            self._compiled.notes.clear()
+        return told
 
     @property
     def progress(self) -> Progress:
@@ -128,12 +139,12 @@ class Trainer:
         progress, size, turns = self.plan.at(self.samples, self.rounds)
         self._share = progress.share
         self.announce()
-        acts = self._acts(turns)
+        acts = self._acts(turns, self.plan.pieces(progress.stage, size // world.size))
         for player in {act.player.name: act.player for act in acts}.values():
             player.pace(progress.share)
         with self.span("data"):
             draws = [self._draw(number, size, progress.size) for number, act in enumerate(acts) if not act.answers]
-        self._terms += self._rounds(acts, draws)
+        self.terms += self._rounds(acts, draws)
         self.rounds += 1
         progress = self.progress
         with self.span("after"):
@@ -143,7 +154,7 @@ class Trainer:
             for average in self.averages.values():
                 average.update(decay, self.rounds)
 
-    def _acts(self, turns: Sequence[str]) -> list[Act]:
+    def _acts(self, turns: Sequence[str], pieces: int) -> list[Act]:
         """Return what the turns of a round amount to, and count them: who answers whom, and which lazy phases are due."""
         acts: list[Act] = []
         players = [self.players[name] for name in turns]
@@ -152,9 +163,9 @@ class Trainer:
             answers = number > 0 and player.side == "generator" and players[number - 1].side == "discriminator"
             after = players[number + 1] if number + 1 < len(players) else None
             answered = after is not None and after.side == "generator" and player.side == "discriminator"
-            keep = self.game.shared and answered and self.plan.accumulate == 1
+            keep = self.game.shared and answered and pieces == 1
             due = tuple(phase for phase in player.phases if player.turns % phase.every == 0)
-            acts.append(Act(player, due, answers, after if keep else None))
+            acts.append(Act(player, due, answers, after if keep else None, pieces))
             player.turns += 1
         return acts
 
@@ -185,16 +196,14 @@ class Trainer:
             if player.side == "generator" and not phase.main:
                 scenes = []  # the graph is spent and the networks have moved
             with self.span(player.name if phase.main else f"{player.name}/{phase.rules[0].name}"):
-                scenes = self._phase(player, phase, batch, z, scenes, act.following)
+                scenes = self._phase(act, phase, batch, z, scenes)
         return scenes if act.following is not None else []
 
-    def _phase(
-        self, player: Player, phase: Phase, batch: Batch, z: Tensor, scenes: list[Scene], following: Player | None
-    ) -> list[Scene]:
+    def _phase(self, act: Act, phase: Phase, batch: Batch, z: Tensor, scenes: list[Scene]) -> list[Scene]:
         """Accumulate the gradients of one phase over the batch's pieces, and step."""
+        player, following, played, logits = act.player, act.following, [], []
         player.optimizer.zero_grad(set_to_none=True)
-        pieces, played, logits = self.plan.accumulate, [], []
-        for number, (part, part_z) in enumerate(_pieces(batch, z, pieces)):
+        for number, (part, part_z) in enumerate(_pieces(batch, z, act.pieces)):
             with self.device.training():
                 if number < len(scenes):
                     scene = scenes[number]
@@ -204,7 +213,7 @@ class Trainer:
                 self._unfreeze(player)
                 cost, seen = self._cost(player, phase, scene)
             if cost is not None:
-                torch.autograd.backward(cost / pieces)
+                torch.autograd.backward(cost / act.pieces)
             elif phase.main:
                 raise PluginError(f"the game gives player {player.name!r} nothing to pay in its turn; give it a duel")
             played.append(scene)
@@ -282,7 +291,7 @@ class Trainer:
 
     def report(self) -> Report:
         """Return the means since the last report; RunFailed names the first term that was not finite."""
-        terms, self._terms = self._terms, []
+        terms, self.terms = self.terms, []
         values = self._read([value for _, value in terms])
         sums: dict[str, list[float]] = {}
         for (term, _), value in zip(terms, values, strict=True):
@@ -293,6 +302,13 @@ class Trainer:
                 )
             sums.setdefault(term, []).append(value)
         return Report(self.progress, {term: sum(entries) / len(entries) for term, entries in sums.items()})
+
+
+def _compiled() -> CompiledBill:
+    """Import the compiler only where it is asked for: it takes as long as torch itself."""
+    from .compilation import CompiledBill
+
+    return CompiledBill()
 
 
 def _due(every: int, before: int, now: int) -> bool:

@@ -61,7 +61,7 @@ class RunWatcher:
         caught: list[int],
     ) -> None:
         self.folder, self.recipe, self.provenance, self.reporter, self.caught = folder, recipe, provenance, reporter, caught
-        self.world = trainer.device.world
+        self.trainer, self.world = trainer, trainer.device.world
         self.z = latents(GRID, trainer.plan.latent, trainer.plan.prior, trainer.plan.seed, "grid")
         self.started, self.first = time.monotonic(), trainer.samples
         self.last: tuple[float, int] | None = None
@@ -76,6 +76,8 @@ class RunWatcher:
         self.folder.log(
             {"samples": samples, "rounds": report.progress.rounds, "images_per_second": round(speed, 1), **report.terms}
         )
+        for note in self.trainer.notes():
+            self.reporter.note(note)
         self.reporter.report(report, speed, left)
 
     def grid(self, trainer: Trainer) -> None:

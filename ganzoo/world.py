@@ -19,7 +19,7 @@ import torch
 from torch import Tensor
 from torch._C._distributed_c10d import Store
 
-from .errors import RankLost, UsageError
+from .errors import PeerFailed, RankLost, UsageError
 
 Made = TypeVar("Made")
 BEAT = 2.0  # seconds between two signs of life of a leader that is busy
@@ -64,8 +64,7 @@ class World:
         if self.size == 1 or not tensors:
             return None
         flat = torch.cat([tensor.reshape(-1) for tensor in tensors])
-        with _listening():
-            torch.distributed.all_reduce(flat)
+        self._add(flat)
         flat /= self.size
         safe = torch.where(torch.isfinite(flat).all(), flat, torch.zeros_like(flat))
         for tensor, mean in zip(tensors, torch.split(safe, [tensor.numel() for tensor in tensors]), strict=True):
@@ -76,9 +75,13 @@ class World:
         """Return the sum of a tensor over all processes; no gradient."""
         total = x.detach().clone()
         if self.size > 1:
-            with _listening():
-                torch.distributed.all_reduce(total)
+            self._add(total)
         return total
+
+    def _add(self, x: Tensor) -> None:
+        """Add what the others have, in place."""
+        with _listening():
+            torch.distributed.all_reduce(x)
 
     def gather(self, x: Tensor) -> Tensor:
         """Return the rows [N, ...] of all processes in the order of ranks; no gradient."""
@@ -130,7 +133,7 @@ class World:
     def led(self) -> Iterator[bool]:
         """Let the leader do something that may take long; the others wait after the block while it shows signs of life.
 
-        Yields whether this process leads. RankLost where the leader failed or fell silent.
+        Yields whether this process leads. PeerFailed where the leader failed, RankLost where it fell silent.
         """
         if self.size == 1:
             yield True
@@ -141,6 +144,21 @@ class World:
             yield False
             _wait(_store(), self._next_task())
 
+    @contextmanager
+    def own_pace(self) -> Iterator[None]:
+        """Let every process do its part, which may take some of them long; all wait after the block for all.
+
+        PeerFailed where another process failed, RankLost where one fell silent.
+        """
+        if self.size == 1:
+            yield
+            return
+        task = self._next_task()
+        with _alive(_store(), f"{task}/{self.rank}"):
+            yield
+        for rank in range(self.size):
+            _wait(_store(), f"{task}/{rank}", f"process {rank}")
+
     def _next_task(self) -> str:
         """Every process counts the tasks that were led, so all mean the same one."""
         global _tasks
@@ -148,8 +166,21 @@ class World:
         return f"ganzoo/task/{_tasks}"
 
 
+@dataclass(frozen=True)
+class Apart(World):
+    """One of several processes that does its part, as it is and with the memory that it takes, without a word to the others."""
+
+    def _add(self, x: Tensor) -> None:
+        """Nobody else is heard."""
+
+    def gather(self, x: Tensor) -> Tensor:
+        """Return as many rows as all processes have."""
+        return torch.cat([x] * self.size)
+
+
 ALONE = World()
 _tasks = 0
+_here = ALONE  # the launch that this process has joined
 
 
 def launched() -> bool:
@@ -159,19 +190,30 @@ def launched() -> bool:
 
 @contextmanager
 def joined(cuda: bool = False) -> Iterator[World]:
-    """Join the other processes of a torchrun launch, or be alone; `cuda` says whether tensors will lie on GPUs."""
-    if not launched() or int(os.environ["WORLD_SIZE"]) == 1:
-        yield World()
+    """Join the other processes of a torchrun launch, or be alone; `cuda` says whether tensors will lie on GPUs.
+
+    Who has joined already stays with them; the launch is left at the end of the outermost block.
+    """
+    global _here
+    if _here.size > 1 or not launched() or int(os.environ["WORLD_SIZE"]) == 1:
+        yield _here
         return
     backend = "cpu:gloo,cuda:nccl" if cuda else "gloo"
     with _listening():
         torch.distributed.init_process_group(backend, timeout=timedelta(seconds=patience()))
     try:
-        yield World(*(int(os.environ[key]) for key in ("RANK", "WORLD_SIZE", "LOCAL_RANK")))
+        _here = World(*(int(os.environ[key]) for key in ("RANK", "WORLD_SIZE", "LOCAL_RANK")))
+        yield _here
         with _listening():
             torch.distributed.barrier()  # who leaves while another is still talking takes it down
     finally:
+        _here = ALONE
         torch.distributed.destroy_process_group()
+
+
+def here() -> World:
+    """Return the launch that this process has joined, or that it is alone."""
+    return _here
 
 
 def _store() -> Store:
@@ -214,8 +256,10 @@ def _alive(store: Store, task: str) -> Iterator[None]:
         store.set(f"{task}/outcome", outcome)
 
 
-def _wait(store: Store, task: str, pause: Callable[[float], None] = time.sleep) -> None:
-    """Wait until the leader has done a task; as long as it takes, while it shows signs of life."""
+def _wait(
+    store: Store, task: str, who: str = "the leading process", pause: Callable[[float], None] = time.sleep
+) -> None:
+    """Wait until another process has done a task; as long as it takes, while it shows signs of life."""
     limit, seen, since = patience(), -1, time.monotonic()
     while not store.check([f"{task}/outcome"]):
         beats = store.add(f"{task}/beat", 0)
@@ -223,8 +267,8 @@ def _wait(store: Store, task: str, pause: Callable[[float], None] = time.sleep) 
             seen, since = beats, time.monotonic()
         elif time.monotonic() - since > limit:
             raise RankLost(
-                f"the leading process was silent for {limit:.0f} s; the same command goes on from the last checkpoint"
+                f"{who} was silent for {limit:.0f} s; the same command goes on from the last checkpoint"
             )
         pause(0.02)
     if store.get(f"{task}/outcome") != b"done":
-        raise RankLost("the leading process of this launch failed and says why; mend that, then run the same command again")
+        raise PeerFailed(f"{who} of this launch failed and says why; mend that, then run the same command again")

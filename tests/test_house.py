@@ -39,7 +39,8 @@ ARROWS: dict[str, set[str]] = {
     "registry": {ROOT, "api", "errors", "options"},  # api: base classes, when a plugin is loaded
     "players": {"api", "recipe"},
     "costs": {"api", "game", "players"},
-    "trainer": {"api", "recipe", "costs", "data", "device", "ema", "errors", "game", "players", "seed"},
+    "compilation": {"api", "costs", "players"},
+    "trainer": {"api", "compilation", "recipe", "costs", "data", "device", "ema", "errors", "game", "players", "seed"},
     "assemble": {
         *("api", "config", "data", "device", "errors", "game", "optimizers", "recipe", "registry", "seed"),
         *("players", "sync_batch_norm", "trainer"),

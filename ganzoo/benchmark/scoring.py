@@ -8,7 +8,7 @@ import io
 import json
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -19,16 +19,16 @@ from .. import pictures
 from ..api import Extractor
 from ..checkpoint import write_atomically
 from ..errors import DataError, PluginError
-from ..fidelity import VERSION, Features, Images, extract
+from ..fidelity import VERSION, Features
 from ..registry import Registry
+from .drawing import Drawn
 from .measures import Sides, build, heldout, measure
 from .metrics import frechet, neighbours
 from .protocol import Protocol
 from .reference import ADAPTER, Reference, features_of, fitted
-from .sources import Diverged, ModelSource, Source
+from .sources import ModelSource, Source
 
 SCHEMA = "ganzoo.unit/1"
-WITNESSES = 16  # samples that an entry shows, four by four
 STRIP = 10  # samples that are shown above their nearest training images
 COLLAPSED = 0.01  # share of distinct samples below which a generator has collapsed
 
@@ -95,16 +95,10 @@ def _options(registry: Registry, name: str) -> Mapping[str, Any]:
     return options_of(registry.load("extractor", name))
 
 
-def lenses(
-    reference: Reference,
-    protocol: Protocol,
-    wanted: Sequence[Wanted],
-    registry: Registry,
-    device: torch.device,
-    cache: Path | None = None,
-) -> list[Lens]:
-    """Build the extractors, let them know the reference, and compute what is known of it once for all models."""
-    measures = build(protocol.metrics, protocol.options)
+def extractors_of(
+    wanted: Sequence[Wanted], reference: Reference, registry: Registry, device: torch.device
+) -> list[tuple[Wanted, Extractor]]:
+    """Build the extractors and let them know the reference."""
     built: list[tuple[Wanted, Extractor]] = []
     for one in wanted:
         try:
@@ -114,6 +108,18 @@ def lenses(
                 raise
             continue  # a package or a file that is not here
         built.append((one, fitted(extractor, reference.train, device)))
+    return built
+
+
+def lenses(
+    built: Sequence[tuple[Wanted, Extractor]],
+    reference: Reference,
+    protocol: Protocol,
+    device: torch.device,
+    cache: Path | None = None,
+) -> list[Lens]:
+    """Compute what the extractors know of the reference, once for all models."""
+    measures = build(protocol.metrics, protocol.options)
     extractors = [extractor for _, extractor in built]
     real = features_of(reference.train, extractors, protocol.batch, device, cache)
     test = features_of(reference.test, extractors, protocol.batch, device, cache) if reference.test else [None] * len(real)
@@ -131,52 +137,25 @@ def unit_key(source: Source, reference: Reference, protocol: Protocol, extractor
     return hashlib.sha256(json.dumps(facts).encode()).hexdigest()
 
 
-@dataclass
-class Witness:
-    """What is kept of the samples as they pass: a hash of all, the first few, and how many differ."""
-
-    images: Images
-    digest: Any
-    first: Tensor | None = None
-    known: set[bytes] = field(default_factory=set)
-
-    def __call__(self, start: int, stop: int) -> Tensor:
-        """Return images `start` to `stop`, and keep what is wanted of them."""
-        made = self.images(start, stop)
-        self.digest.update(made.contiguous().numpy().data)
-        self.known |= {hashlib.blake2b(image.numpy().tobytes(), digest_size=16).digest() for image in made}
-        if self.first is None or len(self.first) < WITNESSES:
-            self.first = made if self.first is None else torch.cat([self.first, made])
-            self.first = self.first[:WITNESSES].clone()
-        return made
-
-
 def score(
     source: Source,
     seed: int,
     reference: Reference,
     protocol: Protocol,
     found: Sequence[Lens],
-    batch: int,
-    device: torch.device,
+    drawn: Drawn,
     strip: Path | None = None,
 ) -> Iterator[dict[str, Any]]:
     """Yield a unit for each lens: all scores of one source and seed. A source whose samples are not finite gives none.
 
     `strip` is where a picture of samples above their nearest training images goes, in the ranking lens's features.
     """
-    started = time.perf_counter()
-    count = source.count(protocol)
-    witness = Witness(source.images(reference, protocol, seed), hashlib.sha256())
+    count, witness = source.count(protocol), drawn.witness
     facts = {"schema": SCHEMA, "source": source.name, "seed": seed, "samples": count, "torch_fidelity": VERSION}
-    try:
-        extractors = [lens.extractor for lens in found]
-        features = extract(witness, count, extractors, chunk=protocol.batch, batch=batch, device=device)
-    except Diverged as error:
+    if drawn.reason:
         for lens in found:
-            yield {**facts, "extractor": lens.id, "status": "diverged", "reason": str(error), "scores": {}}
+            yield {**facts, "extractor": lens.id, "status": "diverged", "reason": drawn.reason, "scores": {}}
         return
-    drawn = time.perf_counter() - started
     speed = 1000 * source.seconds / source.made if isinstance(source, ModelSource) and source.made else None
     assert witness.first is not None  # at least two samples were drawn
     shown = base64.b64encode(png(witness.first)).decode()
@@ -188,14 +167,14 @@ def score(
         "reason": "",
     }
     measures = build(protocol.metrics, protocol.options)
-    for lens, seen in zip(found, features, strict=True):
+    for lens, seen in zip(found, drawn.features, strict=True):
         begun = time.perf_counter()
         pairs = source.pairs(reference, protocol, seed) if lens.ranks and isinstance(source, ModelSource) else None
         sides = Sides(seen, lens.sides.real, lens.sides.heldout, lens.sides.moments, pairs)
         scores = {name: asdict(value) for name, value in measure(sides, measures).items()}
         if lens.ranks and strip is not None and seed == protocol.seeds[0]:
             _strip(witness.first[:STRIP], seen, lens, reference, strip)
-        seconds = drawn / len(found) + time.perf_counter() - begun
+        seconds = drawn.seconds / len(found) + time.perf_counter() - begun
         times = {"seconds": round(seconds, 3), "sample_ms": speed}
         yield {**facts, "extractor": lens.id, "dim": seen.values.shape[1], "scores": scores, **times}
 

@@ -23,7 +23,7 @@ from ..recipe import Recipe
 from ..registry import Registry
 from ..sampling import find_checkpoint
 from ..zoo import Request, at_home, entries, resolve
-from .engines import engine
+from .engines import Engine, engine
 from .protocol import Protocol
 from .report import baseline_entry, failed_entry, model_entry
 from .scoring import choose, read_unit
@@ -62,7 +62,7 @@ class Order:
     device: str = "auto"
     batch: int = 256
     baselines: bool = True
-    engine: str = "local"
+    engine: str | Engine = "local"  # by name, or itself
     workers: int = 0  # processes; 0: as many as there are cores, where there is work for them
     shard: tuple[int, int] = (0, 1)  # this one of so many
     time_limit: float = 0.0  # seconds; 0: none
@@ -206,7 +206,8 @@ class Clock:
 
 def _run(tasks: Sequence[Task], order: Order, clock: Clock, reporter: Reporter) -> Iterator[tuple[Task, Done]]:
     """Do tasks on the chosen engine and tell of each; those that another process has are looked at again until done."""
-    run, waiting, count, total = engine(order.engine), list(tasks), 0, len(tasks)
+    run = engine(order.engine) if isinstance(order.engine, str) else order.engine
+    waiting, count, total = list(tasks), 0, len(tasks)
     workers = order.workers or (cores() if total >= ENOUGH else 1)
     started = time.monotonic()
     while waiting and not clock.over:

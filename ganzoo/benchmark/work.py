@@ -8,7 +8,7 @@ import json
 import os
 import time
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol as Interface
 
@@ -16,15 +16,18 @@ import torch
 from filelock import FileLock, Timeout
 from threadpoolctl import threadpool_limits
 
+from ..api import Extractor
 from ..device import Device
-from ..errors import GanzooError, RunInUse
+from ..errors import DataError, GanzooError, PeerFailed, RankLost, RunInUse
 from ..jobs import run_recipe
 from ..recipe import Recipe
 from ..registry import registry
+from ..world import World, here
 from ..zoo import at_home
+from .drawing import draw
 from .protocol import Protocol
 from .reference import Reference, open_reference
-from .scoring import Lens, Wanted, lenses, read_unit, score, unit_key, write_unit
+from .scoring import Lens, Wanted, extractors_of, lenses, read_unit, score, unit_key, write_unit
 from .sources import Baseline, ModelSource, Source, baselines
 
 UNITS = "units"  # of a board's folder: where results are kept
@@ -107,48 +110,67 @@ class ScoreTask:
         return f"score {self.name}, seed {self.seed}"
 
     def do(self) -> None:
-        """Compute the units that are missing and write them down."""
-        with one_thread():
-            self._do()
+        """Compute the units that are missing and write them down; of a launch's processes each draws its part."""
+        with one_thread(), contextlib.ExitStack() as stack:
+            self._do(here(), stack)
 
-    def _do(self) -> None:
+    def _do(self, world: World, stack: contextlib.ExitStack) -> None:
         setting = self.setting
-        bench = bench_of(setting)
-        source = _source(self.path, self.setting.device) if self.path else bench.baselines[self.name]
+        with world.own_pace():
+            bench = bench_of(setting)
+            source = _source(self.path, str(bench.device)) if self.path else bench.baselines[self.name]
+            facts = (source.key, bench.reference.key, [one.id for one in bench.extractors])
+        if any(theirs != facts for theirs in world.everyone(facts)):
+            raise DataError("the processes of this launch have other data, plugins or checkpoints; give all the same")
+        with world.led() as leads:
+            missing = self._claimed(source, bench, stack) if leads else {}
+        ids = world.leaders([lens.id for lens in missing.values()])
+        if not ids:
+            return
+        extractors = [one for one in bench.extractors if one.id in ids]
+        about = (source, self.seed, bench.reference, setting.protocol)
+        drawn = draw(*about, extractors, setting.batch, bench.device, world)
+        with world.led() as leads:
+            if leads:
+                strip = setting.units.parent / "pictures" / f"{source.stem}-neighbours.png"
+                made = score(*about, list(missing.values()), drawn, strip)
+                for key, unit in zip(missing, made, strict=True):
+                    write_unit(setting.units, key, unit)
+
+    def _claimed(self, source: Source, bench: Bench, stack: contextlib.ExitStack) -> dict[str, Lens]:
+        """Return the units to be computed, which until the stack's end are this process's alone."""
         missing = self._missing(source, bench)
         if not missing:
-            return
-        lock = FileLock(setting.units / f"{source.stem}-{self.seed}.lock", timeout=0)
+            return missing
+        lock = FileLock(self.setting.units / f"{source.stem}-{self.seed}.lock", timeout=0)
         try:
             lock.acquire()
         except Timeout:
-            raise RunInUse(f"another process scores {self.name!r} in {setting.folder}") from None
-        try:
-            missing = self._missing(source, bench)  # it may have been done in between
-            strip = setting.units.parent / "pictures" / f"{source.stem}-neighbours.png"
-            if missing:
-                found = list(missing.values())
-                made = score(
-                    source, self.seed, bench.reference, setting.protocol, found, setting.batch, bench.device, strip
-                )
-                for key, unit in zip(missing, made, strict=True):
-                    write_unit(setting.units, key, unit)
-        finally:
-            lock.release()
+            raise RunInUse(f"another process scores {self.name!r} in {self.setting.folder}") from None
+        stack.callback(lock.release)
+        return self._missing(source, bench)  # it may have been done in between
 
     def _missing(self, source: Source, bench: Bench) -> dict[str, Lens]:
         keys = {bench.key(source, lens, self.setting.protocol, self.seed): lens for lens in bench.lenses}
         return {key: lens for key, lens in keys.items() if read_unit(self.setting.units, key) is None}
 
 
-@dataclass
 class Bench:
     """A reference with the extractors that know it, built once in a process."""
 
-    reference: Reference
-    lenses: list[Lens]
-    device: torch.device
-    baselines: Mapping[str, Baseline] = field(default_factory=dict)
+    def __init__(
+        self, setting: Setting, reference: Reference, built: list[tuple[Wanted, Extractor]], device: torch.device
+    ) -> None:
+        self.reference, self.device = reference, device
+        self.extractors = [extractor for _, extractor in built]
+        self.baselines: Mapping[str, Baseline] = {one.name: one for one in baselines(reference)}
+        self._built, self._protocol = built, setting.protocol
+
+    @functools.cached_property
+    def lenses(self) -> list[Lens]:
+        """What the extractors know of the reference; who only draws samples does without."""
+        with torch.random.fork_rng(devices=[]):
+            return lenses(self._built, self.reference, self._protocol, self.device)
 
     def key(self, source: Source, lens: Lens, protocol: Protocol, seed: int) -> str:
         """Return the name of a unit's file."""
@@ -168,11 +190,11 @@ _benches: dict[str, Bench] = {}
 
 
 def _bench(setting: Setting) -> Bench:
-    device = Device.choose(setting.device, "fp32").device
+    device = Device.choose(setting.device, "fp32", here()).device
     with torch.random.fork_rng(devices=[]):
         reference = open_reference(setting.recipe, at_home(setting.recipe, registry()), setting.protocol.reference)
-        found = lenses(reference, setting.protocol, setting.wanted, registry(), device)
-    return Bench(reference, found, device, {one.name: one for one in baselines(reference)})
+        built = extractors_of(setting.wanted, reference, registry(), device)
+    return Bench(setting, reference, built, device)
 
 
 @functools.lru_cache(maxsize=2)
@@ -188,6 +210,10 @@ def perform(task: Task) -> Done:
             task.do()
     except RunInUse:
         return Done(task.label, time.monotonic() - started, busy=True)
+    except PeerFailed:
+        return Done(task.label, time.monotonic() - started)  # the other one says why
+    except RankLost:
+        raise  # without that process nothing more can be done
     except GanzooError as error:
         return Done(task.label, time.monotonic() - started, error=str(error))
     # a model is anybody's code: whatever it raises must end in its own row

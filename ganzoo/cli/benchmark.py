@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
+from click.core import ParameterSource
 
 from ..console import err, plain, print_json, print_table, steps
 from ..errors import PluginError, RecipeError, did_you_mean
@@ -14,6 +15,7 @@ from . import stats
 from .commands import complete_recipes, completer
 
 if TYPE_CHECKING:
+    from ..benchmark.engines import Engine
     from ..benchmark.protocol import Protocol
     from ..benchmark.sweep import Result
 
@@ -129,6 +131,14 @@ command.add_command(stats.command)
 @click.option("--json-stdout", "as_json", is_flag=True, help="Print the boards as JSON instead of the table.")
 def run(**asked: Any) -> int:
     """Score models and write a leaderboard; the same command goes on where it was stopped."""
+    from ..benchmark.launch import together
+
+    with together() as (leads, engine):
+        return _run(asked, engine) if leads else 0
+
+
+def _run(asked: dict[str, Any], engine: Engine | None) -> int:
+    """Do what was asked for; the processes of a launch have an engine of their own."""
     from ..benchmark.sweep import sweep
     from ..registry import registry
 
@@ -136,6 +146,10 @@ def run(**asked: Any) -> int:
     unknown = [name for name in asked["formats"] if name not in FORMATS]
     if unknown:
         raise click.UsageError(f"there is no format {unknown[0]!r}; there are: {', '.join(FORMATS)}")
+    _check_engine(asked["engine"])
+    if engine:
+        _refuse_own("engine", "workers")
+        asked["engine"] = engine
     protocol, has_fid = _protocol(asked, known)
     _check(asked, protocol, known)
     result = sweep(_order(asked, protocol), known, steps(asked["quiet"]))
@@ -151,16 +165,29 @@ def run(**asked: Any) -> int:
 def _check(asked: dict[str, Any], protocol: Protocol, known: Any) -> None:
     """Refuse what cannot be done before anything is trained for it."""
     from ..benchmark.columns import chosen
-    from ..benchmark.engines import ENGINES
     from ..benchmark.measures import build
 
     build(protocol.metrics, protocol.options)
     for name in protocol.extractors:
         known.find("extractor", name)
     chosen([asked["sort"].lstrip("-")] if asked["sort"] else [])
-    if asked["engine"] not in ENGINES:
-        close = did_you_mean(asked["engine"], ENGINES)
-        raise click.UsageError(f"there is no engine {asked['engine']!r}{close} (there are: {', '.join(ENGINES)})")
+
+
+def _check_engine(name: str) -> None:
+    from ..benchmark.engines import ENGINES
+
+    if name not in ENGINES:
+        raise click.UsageError(
+            f"there is no engine {name!r}{did_you_mean(name, ENGINES)} (there are: {', '.join(ENGINES)})"
+        )
+
+
+def _refuse_own(*options: str) -> None:
+    """Refuse options that say who does the work, where torchrun has said so."""
+    context = click.get_current_context()
+    for option in options:
+        if context.get_parameter_source(option) is ParameterSource.COMMANDLINE:
+            raise click.UsageError(f"the processes that torchrun started do all the work; leave --{option} out")
 
 
 def _protocol(asked: dict[str, Any], known: Any) -> tuple[Protocol, bool]:

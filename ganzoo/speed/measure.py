@@ -108,7 +108,7 @@ def measure(variants: Mapping[str, Recipe], known: Registry, device: str, rounds
 def _start(name: str, recipe: Recipe, known: Registry, device: str, stack: ExitStack) -> Ready:
     """Build a trainer and play what is not raced: the first round, which compiles kernels, and the one that is counted."""
     with enough_memory(recipe):
-        place = Device.choose(device, recipe.train.precision)
+        place = Device.choose(device, recipe.train.precision, compilation=recipe.train.compile)
         trainer = assemble.trainer(recipe, at_home(recipe, known), place)
         stack.enter_context(closing(trainer.feed))
         return Ready(name, recipe, trainer, lazy(trainer), timed(trainer), counted(trainer))

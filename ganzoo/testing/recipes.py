@@ -24,7 +24,7 @@ from .promises import COUNT, mixes_samples
 
 def rehearsal(recipe: Recipe, registry: Registry, data: Dataset) -> Trainer:
     """Return the trainer of a recipe at its own options, but with small batches, on one device and in full precision."""
-    train = replace(recipe.train, batch=COUNT, accumulate=1, precision="fp32")
+    train = replace(recipe.train, batch=COUNT, accumulate=1, micro_batch=0, precision="fp32")
     stages = tuple(replace(stage, batch=None) for stage in recipe.stages)
     return assemble.trainer(replace(recipe, train=train, stages=stages), registry, Device.choose("cpu", "fp32"), data)
 
