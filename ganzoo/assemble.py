@@ -119,7 +119,7 @@ def trainer(recipe: Recipe, registry: Registry, device: Device, data: Dataset | 
         parts = replace(parts, nets={name: synchronise(net, device.world) for name, net in parts.nets.items()})
     for module in (*parts.nets.values(), *losses.values(), *(rule.regularizer for rule in rule_list), parts.game):
         device.place(module)
-    players = {name: _player(name, recipe, parts.game, parts.nets, rule_list) for name in parts.game.teams}
+    players = {name: _player(name, recipe, parts.game, parts.nets, rule_list, device.records) for name in parts.game.teams}
     return Trainer(
         game=parts.game,
         nets=parts.nets,
@@ -173,7 +173,9 @@ def _micro_batches(recipe: Recipe) -> tuple[int, ...]:
     return (most,) * max(len(recipe.stages), 1) if isinstance(most, int) and most else ()
 
 
-def _player(name: str, recipe: Recipe, game: Game, nets: Mapping[str, nn.Module], rule_list: list[Rule]) -> Player:
+def _player(
+    name: str, recipe: Recipe, game: Game, nets: Mapping[str, nn.Module], rule_list: list[Rule], recorded: bool
+) -> Player:
     """Build one player: its networks, the parameters of its regularizers, its optimizer and its phases."""
     owned = {network: nets[network] for network in game.teams[name]}
     side = game.side(name)
@@ -192,7 +194,7 @@ def _player(name: str, recipe: Recipe, game: Game, nets: Mapping[str, nn.Module]
         name,
         side,
         owned,
-        build(kind, options, parameters, value_at(lr, 0.0)),
+        build(kind, options, parameters, value_at(lr, 0.0), recorded=recorded),
         lr,
         phases_of(_heard(rule_list, game, name), side),
     )

@@ -7,15 +7,16 @@ import re
 import sys
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TypeVar
+from typing import Literal, TypeVar
 
 import torch
 from torch import Tensor, nn
 
 from .convolutions import small_map_products
 from .errors import GanzooError, did_you_mean
+from .recipe import Train
 from .world import ALONE, World
 
 ORDER = ("cuda", "xpu", "mps")  # what "auto" prefers before the processor
@@ -77,11 +78,14 @@ class Device:
 
     device: torch.device
     bf16: bool = False
+    tf32: bool = False  # may CUDA round what it multiplies in float32 to 10 bits? Otherwise float32 is exact
+    layout: Literal["auto", "channels_last", "contiguous"] = "auto"  # of images
     compiles: bool = False  # are costs run through torch.compile?
+    records: bool = False  # are rounds replayed from CUDA graphs?
     world: World = ALONE  # the processes that train together, each on a device of its own
 
     @classmethod
-    def choose(cls, name: str = "auto", precision: str = "auto", world: World = ALONE, compilation: str = "off") -> Device:
+    def choose(cls, name: str = "auto", precision: str = "auto", world: World = ALONE) -> Device:
         """Take the best device there is, or the one that is asked for; DeviceError says what is there instead.
 
         Of a launch's processes on one machine each takes a GPU of its own.
@@ -99,14 +103,39 @@ class Device:
         device = torch.device(here[0] if kind == "auto" else name)
         if world.size > 1 and device.type in counts:
             device = torch.device(device.type, _own(device, number, counts[device.type](), world))
+        if precision == "tf32" and device.type != "cuda":
+            raise DeviceError(f"precision 'tf32' is a way of CUDA's to multiply, not of {device.type}'s; use fp32 or auto")
         low = precision == "bf16" or (precision == "auto" and native_bf16(device))
-        return cls(device, low, compilation == "on", world)
+        return cls(device, low, precision == "tf32", world=world)
+
+    @classmethod
+    def for_training(cls, name: str, train: Train, world: World = ALONE) -> Device:
+        """Take a device as `choose` does, with what a recipe says of how to compute there."""
+        device = cls.choose(name, train.precision, world)
+        if train.graphs == "on" and device.device.type != "cuda":
+            raise DeviceError(f"train.graphs means CUDA graphs, which {device.device.type} has not; set it to off")
+        # auto turns neither on: on a processor compiling was measured to gain nothing, on a GPU nothing was measured yet
+        return replace(device, compiles=train.compile == "on", records=train.graphs == "on", layout=train.memory_format)
 
     def autocast(self) -> AbstractContextManager[None]:
         """Return the context in which networks run."""
         if not self.bf16:
             return nullcontext()
         return torch.autocast(self.device.type, dtype=torch.bfloat16)
+
+    @contextmanager
+    def numerics(self) -> Iterator[None]:
+        """Enter the context in which whole rounds are played: float32 is multiplied as was asked for."""
+        if self.device.type != "cuda":
+            yield
+            return
+        matmul, cudnn = torch.backends.cuda.matmul, torch.backends.cudnn
+        before = matmul.allow_tf32, cudnn.allow_tf32
+        matmul.allow_tf32 = cudnn.allow_tf32 = self.tf32
+        try:
+            yield
+        finally:
+            matmul.allow_tf32, cudnn.allow_tf32 = before
 
     @contextmanager
     def training(self) -> Iterator[None]:
@@ -131,8 +160,8 @@ class Device:
 
     @property
     def channels_last(self) -> bool:
-        """Is the channels-last layout the faster one here?"""
-        return self.device.type in ("cpu", "cuda", "xpu")
+        """Is that the layout of images? By itself where it is the faster one."""
+        return self.layout == "channels_last" or (self.layout == "auto" and self.device.type in ("cpu", "cuda", "xpu"))
 
     @property
     def copies_aside(self) -> bool:

@@ -21,8 +21,13 @@ OPTIMIZERS: Mapping[str, Callable[..., torch.optim.Optimizer]] = {
 ENGINE = {"params", "lr", "foreach", "fused", "capturable", "differentiable", "maximize"}  # not a recipe's business
 
 
-def build(name: str, options: Mapping[str, Any], parameters: Iterable[nn.Parameter], lr: float) -> torch.optim.Optimizer:
-    """Return the named optimizer over these parameters; RecipeError for an unknown name, option or type."""
+def build(
+    name: str, options: Mapping[str, Any], parameters: Iterable[nn.Parameter], lr: float, *, recorded: bool = False
+) -> torch.optim.Optimizer:
+    """Return the named optimizer over these parameters; RecipeError for an unknown name, option or type.
+
+    The steps of a `recorded` one may be replayed from a CUDA graph: its counters and its learning rate lie on the device.
+    """
     if name not in OPTIMIZERS:
         raise RecipeError(
             f"optimizer {name!r} is not known{did_you_mean(name, OPTIMIZERS)}; there are: {', '.join(OPTIMIZERS)}"
@@ -43,8 +48,12 @@ def build(name: str, options: Mapping[str, Any], parameters: Iterable[nn.Paramet
             raise RecipeError(f"optimizer {name!r} option {key!r} must be {what}, not {value!r}")
     if "fused" in known:
         given["fused"] = True
+    parameters = list(parameters)
+    if recorded and "capturable" in known:
+        given["capturable"] = True
+    rate = torch.tensor(lr, device=parameters[0].device) if recorded else lr
     try:
-        return kind(list(parameters), lr=lr, **given)
+        return kind(parameters, lr=rate, **given)
     except (ValueError, TypeError) as error:
         raise RecipeError(f"optimizer {name!r}: {error}; correct it in [optimizer]") from None
 

@@ -90,8 +90,10 @@ class Train:
     batch: int = 64  # samples of one turn
     turns: tuple[str, ...] = ()  # one round; empty: each player of the game once, discriminators first
     ema: Number = 0.999  # share of the average that survives a round; 0: no averaging
-    precision: Literal["auto", "fp32", "bf16"] = "auto"
+    precision: Literal["auto", "fp32", "tf32", "bf16"] = "auto"  # auto: bf16 where the hardware has it
+    memory_format: Literal["auto", "channels_last", "contiguous"] = "auto"  # of images; auto: channels_last where it pays
     compile: Literal["auto", "on", "off"] = "auto"  # torch.compile of costs; auto: where that was measured to pay
+    graphs: Literal["auto", "on", "off"] = "auto"  # rounds as CUDA graphs; auto: where that was measured to pay
     accumulate: int = 1  # pieces that a batch is cut into where it does not fit into memory
     micro_batch: Literal["auto"] | int = 0  # samples computed at once at most; 0: as accumulate says, auto: what fits
     sync_batch_norm: bool = False  # statistics over the batches of all processes of a launch, not of each by itself

@@ -19,7 +19,8 @@ from .recipe import Recipe
 
 FREE_KEYS = (  # change no weight
     *("name", "summary", "tier"),
-    *("train.log", "train.grid", "train.checkpoint", "train.keep", "train.workers", "train.micro_batch", "train.compile"),
+    *("train.log", "train.grid", "train.checkpoint", "train.keep", "train.workers", "train.micro_batch"),
+    *("train.compile", "train.graphs", "train.memory_format"),
 )
 
 

@@ -23,6 +23,7 @@ from .errors import PluginError, RunFailed
 from .game import Duel, Scene
 from .players import Act, Phase, Plan, Player, Rule
 from .recipe import value_at
+from .recording import GraphRecorder, Play, RecordedRounds, reason_against
 from .seed import latents, seed_of
 
 if TYPE_CHECKING:
@@ -80,7 +81,8 @@ class Trainer:
         modules = [module for root in self.modules().values() for module in root.modules()]
         self._staged = [module for module in modules if isinstance(module, Staged)]
         self._views = {name: [r.regularizer.view for r in self.rules if r.discriminator == name] for name in losses}
-        self._rounds = self.play
+        self._notes: list[str] = []
+        self._rounds = self._recorded() if device.records else self.play
         self._compiled = _compiled() if device.compiles else None
         self._bill = self._compiled or bill
         self._buffers = [b for net in nets.values() for b in net.buffers() if b.is_floating_point()]
@@ -98,10 +100,19 @@ class Trainer:
 
     def notes(self) -> list[str]:
         """Return what there is to tell since the last time: what was compiled, and what could not be."""
-        told = [*self._compiled.notes] if self._compiled else []
-        if self._compiled:
-            self._compiled.notes.clear()
+        sources = [self._notes, *([self._compiled.notes] if self._compiled else [])]
+        told = [note for source in sources for note in source]
+        for source in sources:
+            source.clear()
         return told
+
+    def _recorded(self) -> Play:
+        """Return what plays rounds from recordings, or as ever where a replay would not be the round."""
+        reason = reason_against(self._staged, self.rules, self.device.world.size)
+        if reason:
+            self._notes.append(f"rounds are not recorded but played as ever: {reason}")
+            return self.play
+        return RecordedRounds(self.play, GraphRecorder(self.device.device))
 
     @property
     def progress(self) -> Progress:
