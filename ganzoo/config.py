@@ -217,7 +217,7 @@ class Draft:
             raise RecipeError(f"recipe {self.name!r}: train.workers must be 'auto', 0 (none) or a number of processes")
         if isinstance(train.micro_batch, int) and train.micro_batch < 0:
             raise RecipeError(
-                f"recipe {self.name!r}: train.micro_batch must be 'auto', 0 (as train.accumulate says) or a number of samples"
+                f"recipe {self.name!r}: train.micro_batch must be 'auto', 0 (see train.accumulate) or a number of samples"
             )
         if train.micro_batch and train.accumulate > 1:
             raise RecipeError(

@@ -89,8 +89,9 @@ def reporter() -> Live | Plain:
 def header(recipe: Recipe, trainer: Trainer, folder: Path) -> str:
     """Return the line that a training begins with."""
     counts = ", ".join(f"{name} {sum(p.numel() for p in net.parameters()):,}" for name, net in trainer.nets.items())
-    precision = "bf16" if trainer.device.bf16 else "fp32"
-    return f"{recipe.name}: {counts} parameters, {trainer.device.device} {precision}, into {folder}"
+    world = trainer.device.world
+    where = f"{trainer.device.device} {trainer.device.precision}" + f" of {world.size} processes" * (world.size > 1)
+    return f"{recipe.name}: {counts} parameters, {where}, into {folder}"
 
 
 class Plain:

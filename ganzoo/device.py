@@ -159,6 +159,11 @@ class Device:
         return x.float().div_(127.5).sub_(1.0) if x.dtype == torch.uint8 else x
 
     @property
+    def precision(self) -> str:
+        """What numbers are multiplied in: bf16, tf32 or fp32."""
+        return "bf16" if self.bf16 else "tf32" if self.tf32 else "fp32"
+
+    @property
     def channels_last(self) -> bool:
         """Is that the layout of images? By itself where it is the faster one."""
         return self.layout == "channels_last" or (self.layout == "auto" and self.device.type in ("cpu", "cuda", "xpu"))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 import platform
 import signal
 import time
@@ -15,10 +14,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from . import __version__, assemble, checkpoint
+from . import __version__, assemble, checkpoint, memory
 from .api import Dataset
 from .device import Device
 from .errors import CheckpointError, DataError, GanzooError, Interrupted, ResourceError
+from .players import largest_divisor
 from .recipe import Recipe
 from .registry import Registry, registry
 from .runs import RunFolder
@@ -80,7 +80,7 @@ def run_recipe(
     assemble.records(recipe, known)  # every name is known before anything is written
     with joined() as world, ExitStack() as stack:
         folder, reporter = RunFolder(place, writes=world.leads), reporter if reporter and world.leads else Silent()
-        chosen = Device.choose(device, recipe.train.precision, world, recipe.train.compile)
+        chosen = Device.for_training(device, recipe.train, world)
         with world.led() as leads:
             if leads:
                 stack.enter_context(_own(folder, recipe, fresh, reporter))
@@ -110,17 +110,23 @@ def _own(folder: RunFolder, recipe: Recipe, fresh: bool, reporter: Reporter) -> 
 
 
 @contextmanager
-def enough_memory(recipe: Recipe) -> Iterator[None]:
-    """Say what to do where memory runs out."""
+def enough_memory(recipe: Recipe, trainer: Trainer | None = None) -> Iterator[None]:
+    """Say what to do where memory runs out, as the trainer stands or, where there is none yet, as the recipe has it."""
     try:
         yield
     except (MemoryError, RuntimeError) as error:
-        # of a processor's memory torch tells in words only
-        if not isinstance(error, MemoryError | torch.OutOfMemoryError) and "DefaultCPUAllocator" not in str(error):
+        if not memory.out_of_memory(error):
             raise
-        batch, pieces = recipe.train.batch, recipe.train.accumulate * 2
-        same = f"--set train.accumulate={pieces} (same result) or " if batch % pieces == 0 else ""
-        raise ResourceError(f"batch {batch} does not fit into memory; use {same}a smaller --set train.batch") from error
+        train = recipe.train
+        most = train.micro_batch if isinstance(train.micro_batch, int) else 0
+        asked = largest_divisor(train.batch, most or train.batch // train.accumulate)
+        batch, size = memory.at_once(trainer) if trainer else (train.batch, asked)
+        cut = f" in pieces of {size}" if size < batch else ""
+        whole = "--set train.accumulate=1 with " if train.accumulate > 1 else ""
+        found = "" if train.micro_batch == "auto" else "--set train.micro_batch=auto, "
+        half = f"{whole}--set train.micro_batch={largest_divisor(batch, size // 2)}, {found}or " if size > 1 else ""
+        advice = f"use {half}a smaller --set train.batch"
+        raise ResourceError(f"batch {batch} does not fit into memory{cut}; {advice}") from error
 
 
 def _train(recipe: Recipe, known: Registry, folder: RunFolder, device: Device, reporter: Reporter) -> Outcome:
@@ -130,17 +136,21 @@ def _train(recipe: Recipe, known: Registry, folder: RunFolder, device: Device, r
     trainer = assemble.trainer(recipe, known, device, data)
     provenance = provenance_of(recipe, known, trainer, data)
     _same_parts(device.world, provenance)
-    _resume(folder, trainer, provenance, reporter)
+    before = _resume(folder, trainer, provenance, reporter)
     folder.prune(recipe.train.keep)
     folder.rewind_log(trainer.samples)
     if trainer.samples >= trainer.plan.total:
         folder.set_state("finished", samples=trainer.samples, plugins=provenance["plugins"])
         return Outcome(folder.path, trainer.samples, True, 0.0, device.world.leads)
-    precision = "bf16" if device.bf16 else "fp32"
-    folder.set_state("running", device=str(device.device), precision=precision, plugins=provenance["plugins"])
+    for note in memory.settle(recipe, trainer):
+        reporter.note(note)
+    provenance = provenance_of(recipe, known, trainer, data)  # with the pieces that were found
+    for line in _changes(before, provenance, "engine") if before else ():
+        reporter.note(f"warning: going on is not bit-exact: {line}")
+    folder.set_state("running", device=str(device.device), precision=device.precision, plugins=provenance["plugins"])
     reporter.start(recipe, trainer, folder.path)
     started = time.monotonic()
-    with signals(device.world) as caught, closing(trainer.feed):
+    with signals(device.world) as caught, closing(trainer.feed), enough_memory(recipe, trainer):
         watcher = RunWatcher(folder, recipe, trainer, provenance, reporter, caught)
         trainer.fit(watcher)
         if trainer.samples < trainer.plan.total:
@@ -182,28 +192,33 @@ def provenance_of(recipe: Recipe, known: Registry, trainer: Trainer, data: Datas
         "versions": {"ganzoo": __version__, "torch": torch.__version__, "python": platform.python_version()},
         "engine": {
             "device": trainer.device.device.type,
-            "precision": "bf16" if trainer.device.bf16 else "fp32",
+            "precision": trainer.device.precision,
             "threads": torch.get_num_threads(),
             **({"processes": trainer.device.world.size} if trainer.device.world.size > 1 else {}),
+            **({"pieces": cut} if trainer.plan.micro_batches and max(cut := memory.pieces(trainer)) > 1 else {}),
         },
     }
 
 
-def _resume(folder: RunFolder, trainer: Trainer, provenance: dict[str, Any], reporter: Reporter) -> None:
-    """Go on from the newest checkpoint that is whole, which only the leading process of a launch has to see."""
+def _resume(folder: RunFolder, trainer: Trainer, provenance: dict[str, Any], reporter: Reporter) -> dict[str, Any] | None:
+    """Go on from the newest checkpoint that is whole, which only the leading process of a launch has to see.
+
+    Returns there what that checkpoint says of its origin.
+    """
     world = trainer.device.world
     with world.led() as leads:
         found = _newest(folder, provenance, reporter) if leads else None
-    about = world.leaders(found and (found[0], found[2]))
+    about = world.leaders(found and found[::2])
     if about is not None:
         checkpoint.restore(trainer, world.leaders_tensors(found and found[1]), about[1])
         reporter.note(f"going on at {trainer.samples:,} samples from {about[0]}")
+    return found[3] if found else None
 
 
 def _newest(
     folder: RunFolder, provenance: dict[str, Any], reporter: Reporter
-) -> tuple[Path, dict[str, Tensor], dict[str, Any]] | None:
-    """Return path, tensors and counters of the newest checkpoint that is whole; say loudly which ones are not."""
+) -> tuple[Path, dict[str, Tensor], dict[str, Any], dict[str, Any]] | None:
+    """Return path, tensors, counters and provenance of the newest whole checkpoint; say loudly which ones are not."""
     found = folder.checkpoints()
     for path in found:
         try:
@@ -216,20 +231,21 @@ def _newest(
                 f"the data changed since {path.name} ({old['data']['samples']:,} samples then, "
                 f"{provenance['data']['samples']:,} now); restore it, or use --fresh or another --run folder"
             )
-        for line in itertools.chain(_changes(old, provenance, "versions"), _changes(old, provenance, "engine")):
+        for line in _changes(old, provenance, "versions"):
             reporter.note(f"warning: going on is not bit-exact: {line}")
         for line in changed_plugins(old["plugins"], provenance["plugins"]):
             reporter.note(f"warning: going on is not bit-exact: {line}")
-        return path, tensors, counters
+        return path, tensors, counters, old
     if found:
         raise CheckpointError(f"no checkpoint in {folder.checkpoint_folder} is whole; use --fresh or another --run folder")
     return None
 
 
 def _changes(old: dict[str, Any], new: dict[str, Any], table: str) -> Iterator[str]:
-    for key, value in new[table].items():
-        if old.get(table, {}).get(key) != value:
-            yield f"{key} {old.get(table, {}).get(key)} -> {value}"
+    then, now = old.get(table, {}), new[table]
+    for key in dict.fromkeys([*now, *then]):  # what is in one of them only was otherwise too
+        if then.get(key) != now.get(key):
+            yield f"{key} {then.get(key)} -> {now.get(key)}"
 
 
 @dataclass(frozen=True)
@@ -245,16 +261,18 @@ class Estimate:
     disk_bytes: int
     device: str
     precision: str
+    notes: tuple[str, ...] = ()
 
 
 def estimate(recipe: Recipe, known: Registry, device: str = "auto", rounds: int = 3) -> Estimate:
     """Play a few rounds without writing anything, and say what the whole run will take."""
-    chosen = Device.choose(device, recipe.train.precision, compilation=recipe.train.compile)
+    chosen = Device.for_training(device, recipe.train)
     known = at_home(recipe, known)
     times = []
     with enough_memory(recipe):
         trainer = assemble.trainer(recipe, known, chosen)
-        with closing(trainer.feed):
+        with closing(trainer.feed), enough_memory(recipe, trainer):
+            notes = memory.settle(recipe, trainer)
             trainer.round()  # the first one allocates and compiles kernels
             before = trainer.samples
             for _ in range(rounds):
@@ -275,5 +293,6 @@ def estimate(recipe: Recipe, known: Registry, device: str = "auto", rounds: int 
         seconds_to_finish=seconds * trainer.plan.total / per_round,
         disk_bytes=size * (recipe.train.keep + 1),
         device=str(chosen.device),
-        precision="bf16" if chosen.bf16 else "fp32",
+        precision=chosen.precision,
+        notes=tuple(notes),
     )

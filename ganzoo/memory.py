@@ -13,7 +13,6 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 from . import checkpoint
 from .errors import ResourceError
-from .players import largest_divisor
 from .recipe import Recipe
 from .sync_batch_norm import SyncBatchNorm
 from .trainer import Trainer
@@ -104,7 +103,7 @@ def settle(recipe: Recipe, trainer: Trainer) -> list[str]:
 
 def _note(trainer: Trainer, found: Found, batch: int, where: str) -> str:
     own = batch // trainer.device.world.size
-    text = f"{found.size} of the {own} samples {where}are computed at once, with {found.peak / 1e9:.2f} GB of memory at most"
+    text = f"{found.size} of {own} samples {where}are computed at once, with {found.peak / 1e9:.2f} GB of memory at most"
     normed = [name for name, net in trainer.nets.items() if any(isinstance(part, _BatchNorm) for part in net.modules())]
     if normed and found.size < own:
         text += f"; batch norm in {' and '.join(normed)} has statistics of {found.size} samples"
@@ -138,8 +137,8 @@ class _Tries:
             found = largest(sizes, self.device.peak_bytes(), self._fits, lambda size: self._attempt(start, size))
         if found is None:
             raise ResourceError(
-                f"not even {sizes[0]} of a batch's {own} samples fit into memory; use narrower networks, smaller samples, or "
-                f"a device with more than the {self.device.reachable_bytes(self.sharing) / 1e9:.1f} GB within reach"
+                f"not even {sizes[0]} of a batch's {own} samples fit into memory; use narrower networks, smaller samples "
+                f"or a device with more than the {self.device.reachable_bytes(self.sharing) / 1e9:.1f} GB within reach"
             )
         return found
 
@@ -193,6 +192,3 @@ class _Tries:
         checkpoint.restore(self.trainer, {key: value.clone() for key, value in self.tensors.items()}, self.counters)
         self.trainer.terms = list(self.terms)
         self.trainer.announce()
-
-
-__all__ = ["Found", "at_once", "largest", "largest_divisor", "out_of_memory", "pieces", "settle"]

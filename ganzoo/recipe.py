@@ -32,6 +32,7 @@ class Schedule:
 
 
 Number = float | Schedule
+HOW = ("workers", "micro_batch", "compile", "graphs", "memory_format")  # keys of [train] that say how, not what
 
 
 def value_at(number: Number, share: float) -> float:

@@ -15,12 +15,11 @@ from filelock import FileLock, Timeout
 
 from .config import difference, read_toml
 from .errors import RecipeError, ResourceError, RunInUse
-from .recipe import Recipe
+from .recipe import HOW, Recipe
 
 FREE_KEYS = (  # change no weight
-    *("name", "summary", "tier"),
-    *("train.log", "train.grid", "train.checkpoint", "train.keep", "train.workers", "train.micro_batch"),
-    *("train.compile", "train.graphs", "train.memory_format"),
+    *("name", "summary", "tier", "train.log", "train.grid", "train.checkpoint", "train.keep"),
+    *(f"train.{key}" for key in HOW),
 )
 
 

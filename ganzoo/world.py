@@ -168,7 +168,7 @@ class World:
 
 @dataclass(frozen=True)
 class Apart(World):
-    """One of several processes that does its part, as it is and with the memory that it takes, without a word to the others."""
+    """One of several processes that does its part, with all the memory that this takes, without a word to the others."""
 
     def _add(self, x: Tensor) -> None:
         """Nobody else is heard."""
@@ -256,9 +256,7 @@ def _alive(store: Store, task: str) -> Iterator[None]:
         store.set(f"{task}/outcome", outcome)
 
 
-def _wait(
-    store: Store, task: str, who: str = "the leading process", pause: Callable[[float], None] = time.sleep
-) -> None:
+def _wait(store: Store, task: str, who: str = "the leading process", pause: Callable[[float], None] = time.sleep) -> None:
     """Wait until another process has done a task; as long as it takes, while it shows signs of life."""
     limit, seen, since = patience(), -1, time.monotonic()
     while not store.check([f"{task}/outcome"]):
@@ -266,9 +264,7 @@ def _wait(
         if beats != seen:
             seen, since = beats, time.monotonic()
         elif time.monotonic() - since > limit:
-            raise RankLost(
-                f"{who} was silent for {limit:.0f} s; the same command goes on from the last checkpoint"
-            )
+            raise RankLost(f"{who} was silent for {limit:.0f} s; the same command goes on from the last checkpoint")
         pause(0.02)
     if store.get(f"{task}/outcome") != b"done":
         raise PeerFailed(f"{who} of this launch failed and says why; mend that, then run the same command again")

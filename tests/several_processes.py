@@ -7,7 +7,9 @@ from __future__ import annotations
 
 import json
 import sys
+import time
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 
 import torch
@@ -25,14 +27,19 @@ from torch import nn
 from torch.nn.functional import l1_loss
 
 from ganzoo import checkpoint
-from ganzoo.api import Game, Regularizer
+from ganzoo.api import Extractor, Game, Regularizer
+from ganzoo.benchmark.drawing import draw
+from ganzoo.benchmark.launch import _share
+from ganzoo.benchmark.protocol import find
+from ganzoo.benchmark.sources import Diverged
 from ganzoo.device import Device
 from ganzoo.errors import GanzooError
 from ganzoo.game import Duel, Scene
+from ganzoo.registry import registry
 from ganzoo.testing.tiny import TinyArchitecture, TinyDiscriminator, TinyGenerator, tiny_data, tiny_trainer
 from ganzoo.trainer import Trainer
 from ganzoo.watch import _same_state
-from ganzoo.world import World, joined
+from ganzoo.world import World, here, joined
 
 SGD = {"name": "sgd", "lr": 0.05, "momentum": 0.9}
 ROUNDS = 6
@@ -156,6 +163,94 @@ def led(world: World) -> dict[str, object]:
     return {"first": done, "failed": complaint(fail), "sent": sent, "leader": world.leaders(world.rank + 7)}
 
 
+def own_pace(world: World) -> dict[str, str]:
+    """Return what a process learns of another that is slow, and of one that fails."""
+
+    def slow() -> None:
+        with world.own_pace():
+            time.sleep(0.2 * world.rank)
+
+    def fail() -> None:
+        with world.own_pace():
+            if world.rank == 1:
+                raise GanzooError("no")
+
+    return {"slow": complaint(slow), "failed": complaint(fail)}
+
+
+@dataclass(frozen=True)
+class Drawing:
+    """A source of so many images, each made of its number; from one of them on they may not be finite."""
+
+    samples: int
+    broken: int = 10**6
+
+    def count(self, protocol) -> int:
+        return self.samples
+
+    def images(self, reference, protocol, seed):
+        def make(start, stop):
+            if stop > self.broken:
+                raise Diverged(f"not finite at {self.broken}")
+            number = torch.arange(start, stop).view(-1, 1, 1, 1)
+            return (number * torch.arange(1, 4 * 4 + 1).view(1, 1, 4, 4) % 251).to(torch.uint8)
+
+        return make
+
+
+class Product(Extractor):
+    """Features by a matrix product, whose rounding depends on what is computed together; logits where it classifies."""
+
+    def __init__(self, classes: int) -> None:
+        super().__init__()
+        self.id, self.classes = f"product-{classes}", classes
+
+    def forward(self, images):
+        features = (images.flatten(1).float() / 251) @ torch.linspace(-1, 1, 16 * 9).view(16, 9).sin()
+        return (features, features[:, : self.classes].exp()) if self.classes else features
+
+
+DRAWINGS = {"one stretch": Drawing(150), "more processes than chunks": Drawing(30), "several stretches": Drawing(700)}
+
+
+def drawing(name: str, world: World) -> dict[str, object]:
+    """Return what is kept of a source's samples."""
+    source = {**DRAWINGS, "diverges": Drawing(150, broken=80)}[name]
+    protocol = find("smoke", registry())
+    drawn = draw(source, 0, None, protocol, [Product(0), Product(3)], 128, torch.device("cpu"), world)  # type: ignore[arg-type]
+    witness = drawn.witness
+    return {
+        "features": [one.values.tolist() for one in drawn.features],
+        "logits": [one.logits.tolist() for one in drawn.features if one.logits is not None],
+        "digest": witness.digest.hexdigest(),
+        "first": [] if witness.first is None else witness.first.tolist(),
+        "different": len(witness.known),
+        "reason": drawn.reason,
+    }
+
+
+@dataclass(frozen=True)
+class Fails:
+    """A task that fails on one process."""
+
+    number: int
+    rank: int | None
+
+    @property
+    def label(self) -> str:
+        return f"task {self.number}"
+
+    def do(self) -> None:
+        if here().rank == self.rank:
+            raise ZeroDivisionError(f"on process {self.rank}")
+
+
+def again() -> list[int]:
+    """Return rank and number of the processes that are joined once more."""
+    with joined() as world:
+        return [world.rank, world.size]
+
+
 def main(folder: Path) -> None:
     """Do everything, and write it down."""
     torch.set_num_threads(1)
@@ -172,6 +267,10 @@ def main(folder: Path) -> None:
             "drift": weights_that_drift_apart(device),
             "double backward": a_penalty_through_batch_norm_over_all(device),
             "led": led(world),
+            "own pace": own_pace(world),
+            "joined again": again(),
+            "drawings": {name: drawing(name, world) for name in (*DRAWINGS, "diverges")},
+            "tasks": [_share(task, world).error for task in (Fails(0, 1), Fails(1, None))],
             "uneven": complaint(lambda: case(loss=NonSaturating, train={"batch": 7})(device)),
             "everyone": world.everyone(world.rank),
             "rows": world.gather(torch.full((2, 1), float(world.rank))).flatten().tolist(),

@@ -96,7 +96,7 @@ def test_cycle_game_learns_to_reconstruct(make):
     trainer.round()
     start = trainer.report().terms["G/cycle"]
     trainer.fit(Onlooker())
-    trainer._terms.clear()
+    trainer.terms.clear()
     trainer.round()
     assert trainer.report().terms["G/cycle"] < start / 2
 
@@ -128,7 +128,7 @@ def test_turn_with_extra_losses_only(make):
     trainer.round()
     start = trainer.report().terms["G0/mean"]
     trainer.fit(Onlooker())
-    trainer._terms.clear()
+    trainer.terms.clear()
     trainer.round()
     assert trainer.report().terms["G0/mean"] < start / 2
     assert resumes_bit_exactly(lambda: make(game=Pretrain, loss=NonSaturating, raw={"train": {"turns": ["G0", "D", "G"]}}))

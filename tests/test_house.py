@@ -65,7 +65,7 @@ ARROWS: dict[str, set[str]] = {
     "pretrained": {"api", "fidelity"},
     "benchmark": {
         *(ROOT, "api", "checkpoint", "config", "console", "device", "errors", "fidelity", "jobs", "assemble", "options"),
-        *("pictures", "pretrained", "recipe", "registry", "runs", "sampling", "seed", "zoo"),
+        *("pictures", "pretrained", "recipe", "registry", "runs", "sampling", "seed", "world", "zoo"),
     },
     "speed": {ROOT, "assemble", "device", "jobs", "memory", "recipe", "registry", "trainer", "zoo"},
     "console": set(),

@@ -275,8 +275,11 @@ def test_a_dry_run_measures_and_writes_nothing(home):
 @pytest.mark.parametrize(
     ("sets", "advice"),
     [
-        ((), "use --set train.accumulate=2 (same result) or a smaller"),
-        (("train.batch=7",), "use a smaller --set train.batch"),
+        ((), "use --set train.micro_batch=4, --set train.micro_batch=auto, or a smaller --set train.batch"),
+        (("train.accumulate=2",), "in pieces of 4; use --set train.accumulate=1 with --set train.micro_batch=2, --set train.m"),
+        (("train.micro_batch=auto",), "use --set train.micro_batch=4, or a smaller --set train.batch"),
+        (("train.batch=7",), "use --set train.micro_batch=1, --set train.micro_batch=auto, or a smaller"),
+        (("train.micro_batch=1",), "in pieces of 1; use a smaller --set train.batch"),
     ],
 )
 def test_memory_that_runs_out_is_said_with_what_to_do(home, monkeypatch, sets, advice):

@@ -14,6 +14,7 @@ from click.testing import CliRunner
 from ganzoo.benchmark.board import boards_of
 from ganzoo.benchmark.columns import chosen, sort
 from ganzoo.benchmark.compare import changes
+from ganzoo.benchmark.config_hash import config_sha256
 from ganzoo.benchmark.entry import canonical_sha256, lint, place, read, seal, text
 from ganzoo.benchmark.html import to_html
 from ganzoo.benchmark.plots import Point, front
@@ -269,3 +270,12 @@ def test_other_scores_of_one_checkpoint_are_not_overwritten(tmp_path: Path) -> N
     result = CliRunner().invoke(command, ["add", str(path), "--to", str(board)])
     assert isinstance(result.exception, DataError)
     assert "holds other scores of this checkpoint" in str(result.exception)
+
+
+def test_how_a_recipe_is_computed_is_no_part_of_what_it_trains():
+    raw = {"train": {"batch": 64, "seed": 1}}
+    how = {
+        "train": {"batch": 64, "seed": 2, "workers": 2, "compile": "on", "micro_batch": 8, "memory_format": "contiguous"}
+    }
+    assert config_sha256(raw) == config_sha256(how)
+    assert config_sha256(raw) != config_sha256({"train": {"batch": 32, "seed": 1}})

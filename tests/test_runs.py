@@ -96,7 +96,7 @@ def test_another_recipe_is_refused_and_the_difference_named(folder):
     assert folder.recipe_file.read_text(encoding="utf-8") == recipe().toml()
 
 
-FREE = {"log": 8, "grid": 8, "checkpoint": 8, "workers": 2}
+FREE = {"log": 8, "grid": 8, "checkpoint": 8, "workers": 2, "micro_batch": 4}
 
 
 def test_what_changes_no_weight_may_change(folder):

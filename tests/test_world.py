@@ -90,7 +90,35 @@ def test_what_the_leader_does_first_and_sends(several):
         assert outcome["sent"] == {"a": [0, 1, 2], "b": [[1.0, 1.0], [1.0, 1.0]]}
         assert outcome["leader"] == 7
     assert found(several, 0)["led"]["failed"] == "GanzooError: no"
-    assert found(several, 1)["led"]["failed"].startswith("RankLost: the leading process of this launch failed")
+    assert found(several, 1)["led"]["failed"].startswith("PeerFailed: the leading process of this launch failed")
+
+
+def test_a_process_that_is_slower_is_waited_for_and_one_that_fails_is_everyones_end(several):
+    assert [found(several, rank)["own pace"]["slow"] for rank in (0, 1)] == ["", ""]
+    assert found(several, 0)["own pace"]["failed"].startswith("PeerFailed: process 1 of this launch failed")
+    assert found(several, 1)["own pace"]["failed"] == "GanzooError: no"
+
+
+def test_who_has_joined_already_stays_with_the_same_processes(several):
+    for rank in (0, 1):
+        assert found(several, rank)["joined again"] == [rank, 2]
+
+
+@pytest.mark.parametrize("name", SEVERAL["DRAWINGS"])
+def test_samples_that_two_processes_draw_are_those_of_one(several, name):
+    alone = SEVERAL["drawing"](name, World())
+    assert found(several, 0)["drawings"][name] == alone
+    assert found(several, 1)["drawings"][name]["features"] == []  # what is drawn is kept by the leading process alone
+
+
+def test_samples_that_are_not_finite_on_one_process_are_so_for_both(several):
+    for rank in (0, 1):
+        assert found(several, rank)["drawings"]["diverges"]["reason"] == "not finite at 80"
+
+
+def test_a_task_that_fails_on_one_process_ends_so_for_both_and_the_next_one_is_done(several):
+    for rank in (0, 1):
+        assert found(several, rank)["tasks"] == ["task 0 failed (ZeroDivisionError: on process 1)", ""]
 
 
 def test_values_come_in_the_order_of_ranks(several):

@@ -3,29 +3,48 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, nullcontext
 from types import TracebackType
 
-from ..world import World, joined
+from ..device import Device, DeviceError
+from ..errors import PeerFailed
+from ..world import World, here, joined
 from .engines import Engine
 from .work import Done, Task, perform
 
 
 @contextmanager
-def together() -> Iterator[tuple[bool, Engine | None]]:
+def together(device: str) -> Iterator[tuple[bool, Engine | None]]:
     """Yield whether this process leads a sweep, and the engine that it must use where it is one of several.
 
-    The others come into the block when the leading one has left its own, and have done their part by then.
+    The others come into the block when the leading one has left its own, and have done their part by then. DeviceError
+    where one of them has no device of its own.
     """
-    with joined() as world:
-        if world.size == 1:
-            yield True, None
-        elif world.leads:
-            with Lead(world) as engine:
-                yield True, engine
-        else:
-            _follow(world)
-            yield False, None
+    world = here()
+    try:
+        with joined() as world:
+            if unfit := next(filter(None, world.everyone(_unfit(device, world))), ""):
+                raise DeviceError(unfit) if world.leads else PeerFailed(unfit)
+            if world.leads:
+                with Lead(world) if world.size > 1 else nullcontext() as engine:
+                    yield True, engine
+            else:
+                _follow(world)
+    except PeerFailed:
+        if world.leads:
+            raise
+        # whoever left with an error here would have torchrun end the leading process before it says why
+    if not world.leads:
+        yield False, None
+
+
+def _unfit(device: str, world: World) -> str:
+    """Say why this process cannot take part, if it cannot."""
+    try:
+        Device.choose(device, "fp32", world)
+    except DeviceError as error:
+        return str(error)
+    return ""
 
 
 class Lead:

@@ -133,7 +133,7 @@ def run(**asked: Any) -> int:
     """Score models and write a leaderboard; the same command goes on where it was stopped."""
     from ..benchmark.launch import together
 
-    with together() as (leads, engine):
+    with together(asked["device"]) as (leads, engine):
         return _run(asked, engine) if leads else 0
 
 
@@ -149,7 +149,7 @@ def _run(asked: dict[str, Any], engine: Engine | None) -> int:
     _check_engine(asked["engine"])
     if engine:
         _refuse_own("engine", "workers")
-        asked["engine"] = engine
+        asked |= {"engine": engine, "workers": 1}  # one task at a time
     protocol, has_fid = _protocol(asked, known)
     _check(asked, protocol, known)
     result = sweep(_order(asked, protocol), known, steps(asked["quiet"]))

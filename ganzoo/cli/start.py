@@ -43,7 +43,7 @@ def _run() -> int:
         err().print(f"error: {plain(str(error))}")
         return error.exit_code
     except MemoryError:
-        print("error: out of memory; use a smaller --set train.batch or train.accumulate", file=sys.stderr)
+        print("error: out of memory; use --set train.micro_batch=auto or a smaller --set train.batch", file=sys.stderr)
         return 7
 
 

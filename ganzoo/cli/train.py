@@ -105,6 +105,8 @@ def measure(recipe: Recipe, place: Path, device: str, as_json: bool) -> None:
     click.echo(f"\nparameters: {counts}")
     click.echo(f"measured on {found.device} ({found.precision}): {found.seconds_per_round:.3f} s and "
                f"{found.samples_per_round} samples a round, {size(found.peak_bytes)} of memory at most")  # fmt: skip
+    for note in found.notes:
+        click.echo(plain(note))
     click.echo(f"to finish: {duration(found.seconds_to_finish)}, {size(found.disk_bytes)} of disk in {place}")
 
 

@@ -13,6 +13,7 @@ import torch
 from .. import __version__, assemble
 from ..device import Device
 from ..jobs import enough_memory
+from ..memory import settle
 from ..recipe import Recipe
 from ..registry import Registry
 from ..trainer import Trainer
@@ -80,7 +81,7 @@ class Ready:
     @property
     def precision(self) -> str:
         """What its networks run in."""
-        return "bf16" if self.trainer.device.bf16 else "fp32"
+        return self.trainer.device.precision
 
 
 def measure(variants: Mapping[str, Recipe], known: Registry, device: str, rounds: int, seconds: float) -> RecipeSpeed:
@@ -93,7 +94,7 @@ def measure(variants: Mapping[str, Recipe], known: Registry, device: str, rounds
         ready = [_start(name, recipe, known, device, stack) for name, recipe in variants.items()]
         devices = {one.precision: one.trainer.device for one in ready}
         before = {precision: peak.measure(place, PEAK_SECONDS) for precision, place in devices.items()}
-        with enough_memory(first):
+        with enough_memory(first, ready[0].trainer):
             found = race([one.trainer for one in ready], rounds, seconds)
         after = {precision: peak.measure(place, PEAK_SECONDS) for precision, place in devices.items()}
         memory = ready[0].trainer.device.peak_bytes()
@@ -108,9 +109,11 @@ def measure(variants: Mapping[str, Recipe], known: Registry, device: str, rounds
 def _start(name: str, recipe: Recipe, known: Registry, device: str, stack: ExitStack) -> Ready:
     """Build a trainer and play what is not raced: the first round, which compiles kernels, and the one that is counted."""
     with enough_memory(recipe):
-        place = Device.choose(device, recipe.train.precision, compilation=recipe.train.compile)
+        place = Device.for_training(device, recipe.train)
         trainer = assemble.trainer(recipe, at_home(recipe, known), place)
         stack.enter_context(closing(trainer.feed))
+    with enough_memory(recipe, trainer):
+        settle(recipe, trainer)
         return Ready(name, recipe, trainer, lazy(trainer), timed(trainer), counted(trainer))
 
 
