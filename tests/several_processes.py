@@ -215,7 +215,7 @@ DRAWINGS = {"one stretch": Drawing(150), "more processes than chunks": Drawing(3
 
 def drawing(name: str, world: World) -> dict[str, object]:
     """Return what is kept of a source's samples."""
-    source = {**DRAWINGS, "diverges": Drawing(150, broken=80)}[name]
+    source = {**DRAWINGS, "diverges": Drawing(150, broken=140)}[name]
     protocol = find("smoke", registry())
     drawn = draw(source, 0, None, protocol, [Product(0), Product(3)], 128, torch.device("cpu"), world)  # type: ignore[arg-type]
     witness = drawn.witness

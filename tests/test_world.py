@@ -113,7 +113,7 @@ def test_samples_that_two_processes_draw_are_those_of_one(several, name):
 
 def test_samples_that_are_not_finite_on_one_process_are_so_for_both(several):
     for rank in (0, 1):
-        assert found(several, rank)["drawings"]["diverges"]["reason"] == "not finite at 80"
+        assert found(several, rank)["drawings"]["diverges"]["reason"] == "not finite at 140"
 
 
 def test_a_task_that_fails_on_one_process_ends_so_for_both_and_the_next_one_is_done(several):
