@@ -28,6 +28,7 @@ ARROWS: dict[str, set[str]] = {
     "world": {"errors"},
     "sync_batch_norm": {"errors", "world"},
     "memory": {"checkpoint", "errors", "recipe", "sync_batch_norm", "trainer", "world"},
+    "allocator": set(),
     "device": {"convolutions", "errors", "recipe", "world"},
     "ema": set(),
     "api": {"errors"},
@@ -72,8 +73,8 @@ ARROWS: dict[str, set[str]] = {
     "doctor": {ROOT, "errors", "registry"},
     "scaffold": {ROOT, "errors", "registry"},
     "cli": {
-        *(ROOT, "assemble", "benchmark", "checkpoint", "config", "console", "doctor", "errors", "jobs", "launch"),
-        *("options", "pictures", "recipe", "registry", "sampling", "scaffold", "speed", "testing", "zoo"),
+        *(ROOT, "allocator", "assemble", "benchmark", "checkpoint", "config", "console", "doctor", "errors", "jobs"),
+        *("launch", "options", "pictures", "recipe", "registry", "sampling", "scaffold", "speed", "testing", "zoo"),
     },
     "testing": {
         *(
@@ -98,6 +99,7 @@ ARROWS: dict[str, set[str]] = {
 FOR_PLUGINS = {"api", "game", "layers", "pretrained"}
 LIGHT = {
     ROOT,
+    "allocator",
     "cli",
     "config",
     "console",

@@ -276,7 +276,7 @@ def test_a_dry_run_measures_and_writes_nothing(home):
     ("sets", "advice"),
     [
         ((), "use --set train.micro_batch=4, --set train.micro_batch=auto, or a smaller --set train.batch"),
-        (("train.accumulate=2",), "in pieces of 4; use --set train.accumulate=1 with --set train.micro_batch=2, --set train.m"),
+        (("train.accumulate=2",), "in pieces of 4; use --set train.accumulate=1 with --set train.micro_batch=2, --set"),
         (("train.micro_batch=auto",), "use --set train.micro_batch=4, or a smaller --set train.batch"),
         (("train.batch=7",), "use --set train.micro_batch=1, --set train.micro_batch=auto, or a smaller"),
         (("train.micro_batch=1",), "in pieces of 1; use a smaller --set train.batch"),

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from ..allocator import keep_memory
 from ..console import err, plain, print_json, print_table, size
 from .commands import complete_recipes, recipe_options
 
@@ -56,6 +57,7 @@ def command(
 
     known, request = registry(), Request(**asked)
     found = [(name, _variants(name, request, compared, known)) for name in names or _usual(known)]
+    keep_memory()
     from ..speed.measure import hardware, measure  # imports torch, which a recipe that is refused need not wait for
 
     speeds = []

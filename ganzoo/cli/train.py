@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 import click
 from click.core import ParameterSource
 
+from ..allocator import keep_memory
 from ..console import duration, err, plain, print_json, reporter, size
 from .commands import complete_recipes, recipe_options
 
@@ -69,6 +70,7 @@ def command(
     place = Path(folder or Path("runs") / recipe.name)
     if retries or torchrun is not None:
         click.get_current_context().exit(supervised(place, fresh, dry_run, retries, torchrun))
+    keep_memory()
     if dry_run:
         measure(recipe, place, device, as_json)
         return

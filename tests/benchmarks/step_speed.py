@@ -22,6 +22,7 @@ sys.path.insert(0, str(Path(__file__).parent))
 import plain_loops
 
 from ganzoo import assemble
+from ganzoo.allocator import keep_memory
 from ganzoo.api import TensorDataset
 from ganzoo.device import Device, native_bf16
 from ganzoo.registry import registry
@@ -97,8 +98,11 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("contests", nargs="*", default=[*CONTESTS], help=", ".join(CONTESTS))
     parser.add_argument("--rounds", type=int, default=11)
+    parser.add_argument("--keep-memory", action="store_true", help="for all, the plain loops too, as ganzoo's command does")
     parser.add_argument("--json", action="store_true")
     arguments = parser.parse_args()
+    if arguments.keep_memory:
+        keep_memory()
     torch.manual_seed(0)
     images = torch.randint(0, 256, (2000, 3, 32, 32), dtype=torch.uint8)
     floats = images.float() / 127.5 - 1
