@@ -114,7 +114,7 @@ class Device:
         device = cls.choose(name, train.precision, world)
         if train.graphs == "on" and device.device.type != "cuda":
             raise DeviceError(f"train.graphs means CUDA graphs, which {device.device.type} has not; set it to off")
-        # auto turns neither on: on a processor compiling was measured to gain nothing, on a GPU nothing was measured yet
+        # auto turns neither on before a gain with the same training was measured, see decision 0015
         return replace(device, compiles=train.compile == "on", records=train.graphs == "on", layout=train.memory_format)
 
     def autocast(self) -> AbstractContextManager[None]:
