@@ -1,4 +1,4 @@
-"""Train recipes with three seeds in bf16 and in fp32 and score every run: `python tests/benchmarks/paired_precision.py OUT`.
+"""Train recipes with three seeds in bf16 and fp32 and score every run: `python tests/benchmarks/paired_precision.py OUT`.
 
 Seeds, data order and latents are the same in both precisions. What is there already in OUT is not done again.
 """
