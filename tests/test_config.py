@@ -52,7 +52,7 @@ def draft(**tables):
         ({"train": {"workers": True}}, "'workers' must be one of 'auto' or a whole number"),
         ({"train": {"accumulate": 3, "batch": 64}}, "train.accumulate=3 must divide train.batch=64"),
         ({"train": {"accumulate": 4, "batch": 8}, "stages": [{"samples": 8, "batch": 6}]}, "must divide stages.0.batch=6"),
-        ({"train": {"precision": "fp16"}}, "'precision' must be one of 'auto', 'fp32', 'bf16'"),
+        ({"train": {"precision": "fp16"}}, "'precision' must be one of 'auto', 'fp32', 'tf32', 'bf16'"),
         ({"train": {"turns": "DG"}}, "'turns' must be a list"),
         ({"train": {"ema": math.nan}}, "'train.ema' must be a finite number"),
         ({"train": {"ema": 1.0}}, r"train.ema must lie in \[0, 1\)"),
