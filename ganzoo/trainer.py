@@ -238,7 +238,8 @@ class Trainer:
 
     def _agree(self, player: Player) -> None:
         """Average the gradients over the processes of a launch; one that is not finite moves nobody, and a term tells."""
-        mean = self.device.world.average([entry.grad for entry in player.parameters if entry.grad is not None])
+        gradients = [entry.grad for entry in player.parameters if entry.grad is not None]
+        mean = self.device.world.average(gradients, finite=True)
         if mean is not None:
             self._log(f"{player.name}/gradient", mean.norm())
 

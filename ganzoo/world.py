@@ -55,10 +55,10 @@ class World:
         part = len(x) // self.size
         return x[self.rank * part : (self.rank + 1) * part]
 
-    def average(self, tensors: Sequence[Tensor]) -> Tensor | None:
+    def average(self, tensors: Sequence[Tensor], *, finite: bool = False) -> Tensor | None:
         """Replace tensors of one type by their means over all processes, in one exchange; return the flat mean.
 
-        Where the mean is not finite it is taken as zero, so that no process steps into nonsense; what is returned tells.
+        With `finite`, zeros take the place of a mean that is not, so that nobody steps into nonsense; the return tells.
         None where this process is alone or there is nothing to average.
         """
         if self.size == 1 or not tensors:
@@ -66,7 +66,7 @@ class World:
         flat = torch.cat([tensor.reshape(-1) for tensor in tensors])
         self._add(flat)
         flat /= self.size
-        safe = torch.where(torch.isfinite(flat).all(), flat, torch.zeros_like(flat))
+        safe = torch.where(torch.isfinite(flat).all(), flat, torch.zeros_like(flat)) if finite else flat
         for tensor, mean in zip(tensors, torch.split(safe, [tensor.numel() for tensor in tensors]), strict=True):
             tensor.copy_(mean.view_as(tensor))
         return flat
