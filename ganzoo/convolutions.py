@@ -7,8 +7,8 @@ Two exchanges, both made while a network runs, so that no plugin needs to know o
   pass then walks that forward back with zeros. The functions here do not keep what a second derivative of zero would need:
   their gradients for an input are again such functions, of the incoming gradient and the weight alone. For convolutions
   this is the remedy of StyleGAN2-ADA's conv2d_gradfix (Karras et al. 2020, arXiv:2006.06676); this code is our own.
-- `small_map_products`, for bfloat16 on a processor. The library's kernel for the gradient of a weight runs at half of the
-  speed of a matrix product where the map is as small as 4x4, so there it is one.
+- `small_map_products`, on a processor, for the formats that `products_pay` names. The library's kernel for the gradient of
+  a weight runs at a half to three quarters of a matrix product's speed where the map is as small as 4x4: there it is one.
 """
 
 from __future__ import annotations
@@ -23,9 +23,19 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.overrides import TorchFunctionMode
 
-__all__ = ["cheap_double_backward", "gradients_of_inputs_only", "small_map_products"]
+__all__ = ["cheap_double_backward", "gradients_of_inputs_only", "products_pay", "small_map_products"]
 
 SMALL = 16  # pixels of the smaller map up to which a product was the faster one (docs/performance.md)
+
+
+
+def products_pay(dtype: torch.dtype) -> bool:
+    """Is a matrix product the faster weight gradient of small maps on this processor? Measured in docs/performance.md.
+
+    With 512-bit vectors it is in bfloat16 only: there float32 convolutions are twice as fast as the products.
+    """
+    return dtype == torch.bfloat16 or (dtype == torch.float32 and torch.backends.cpu.get_cpu_capability() == "AVX2")
+
 
 _inputs_only = 0  # how many callers ask for gradients of inputs only; module-wide, as the engine has threads of its own
 
@@ -87,8 +97,8 @@ class _Geometry:
 
     def _suits_product(self, small: Tensor) -> bool:
         plain = self.groups == 1 and small.ndim == 4 and all(step == 1 for step in self.dilation)
-        low = small.device.type == "cpu" and small.dtype == torch.bfloat16
-        return plain and low and prod(small.shape[2:]) <= SMALL
+        pays = small.device.type == "cpu" and products_pay(small.dtype)
+        return plain and pays and prod(small.shape[2:]) <= SMALL
 
     def _product(self, small: Tensor, large: Tensor, kernel: Sequence[int]) -> Tensor:
         """Return the weight's gradient [small's channels, large's channels, *kernel] as small^T times large's patches."""

@@ -14,7 +14,7 @@ from typing import Literal, TypeVar
 import torch
 from torch import Tensor, nn
 
-from .convolutions import small_map_products
+from .convolutions import products_pay, small_map_products
 from .errors import GanzooError, did_you_mean
 from .recipe import Train
 from .world import ALONE, World
@@ -140,7 +140,8 @@ class Device:
     @contextmanager
     def training(self) -> Iterator[None]:
         """Enter the context in which networks run that are being trained: autocast, and cheaper gradients."""
-        exchange = self.bf16 and self.device.type == "cpu" and not self.compiles
+        pays = products_pay(torch.bfloat16 if self.bf16 else torch.float32)
+        exchange = pays and self.device.type == "cpu" and not self.compiles
         products = small_map_products() if exchange else nullcontext()
         with self.autocast(), products:
             yield

@@ -184,7 +184,9 @@ def test_weights_of_small_maps_as_products(shape, kernel, stride, padding, trans
     torch.testing.assert_close(geometry.weight_gradient(*pair, weight), expected, rtol=1e-10, atol=1e-10)
 
 
-def test_products_are_used_for_small_maps_in_bfloat16_only():
+@pytest.mark.parametrize(("vectors", "expected"), [("AVX512", [4]), ("AVX2", [4, 4])])
+def test_products_are_used_for_small_maps_where_they_pay(vectors, expected, monkeypatch):
+    monkeypatch.setattr(torch.backends.cpu, "get_cpu_capability", lambda: vectors)
     used = []
     net = nn.Sequential(nn.Conv2d(3, 8, 4, 2, 1), nn.Conv2d(8, 8, 4, 2, 1)).to(memory_format=torch.channels_last)
     original = convolutions._Geometry._product
@@ -195,7 +197,7 @@ def test_products_are_used_for_small_maps_in_bfloat16_only():
             with Device(torch.device("cpu"), bf16).training():
                 made = net(torch.randn(2, 3, 16, 16))
             made.float().sum().backward()
-    assert used == [4]
+    assert used == expected
 
 
 def test_products_change_nothing_beyond_bfloat16s_rounding():
