@@ -7,7 +7,7 @@ a promise of `ganzoo.testing` that it cannot keep to the reason.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, NamedTuple, Protocol, runtime_checkable
 
@@ -28,6 +28,7 @@ __all__ = [
     "DiscriminatorOutput",
     "Extractor",
     "Game",
+    "Look",
     "Loss",
     "PluginError",
     "Progress",
@@ -43,6 +44,7 @@ __all__ = [
 API_VERSION = 1  # a plugin that needs a newer one says so with a class attribute `api_version`
 
 Side = Literal["discriminator", "generator"]
+Look = Callable[[int], "Batch"]  # so many real samples as players meet them, the same ones whenever asked
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,6 +56,7 @@ class Spec:
     vocabulary: int = 0
     source: tuple[int, ...] | None = None  # shape of a conditioning sample: low-res image, sketch, masked scan
     latent: int = 128
+    prior: Literal["normal", "uniform"] = "normal"  # what latents are drawn from: standard normal, or uniform in [-1, 1]
 
 
 @dataclass(slots=True)
@@ -137,6 +140,13 @@ class Regularizer(nn.Module):
     side: Literal["discriminator", "generator", "both"] = "discriminator"  # whose turns it takes part in
     strength: ClassVar[str] = "weight"  # the option that a bare number means: --regularizer NAME=10
 
+    def shown(self, spec: Spec) -> Spec:
+        """Return what a discriminator is built for, told what it would be built for: of another shape where `view` packs.
+
+        Asked once before the networks are built; who needs to know the number of classes notes it here.
+        """
+        return spec
+
     def prepare(self, net: nn.Module) -> None:
         """Change a network of this side once, before its optimizer exists: spectral norm, weight norm."""
 
@@ -177,6 +187,16 @@ class Game(nn.Module):
     teams: Mapping[str, tuple[str, ...]]  # player -> networks that it owns
     discriminators: frozenset[str] = frozenset({"D"})
     shared: bool = False  # do the duels of one scene serve the discriminator's turn and the generator's turn after it?
+
+    def spec(self, spec: Spec) -> Spec:
+        """Return what the networks are built for, told what the data looks like: classes or latents of the game's own."""
+        return spec
+
+    def prepare(self, nets: Mapping[str, nn.Module], look: Look | None) -> None:
+        """Take what the game needs besides the players' networks, once, when these are built; None looks where none train.
+
+        Modules and buffers that it registers here belong to its state.
+        """
 
     def side(self, player: str) -> Side:
         """A player who owns only discriminators is on their side, everybody else on the generators'."""
@@ -280,6 +300,6 @@ def fingerprint_of(*tensors: Tensor | None) -> str:
     return digest.hexdigest()
 
 
-def with_latent(spec: Spec, latent: int) -> Spec:
-    """Return the spec with another latent size: the recipe's business, not the data's."""
-    return replace(spec, latent=latent)
+def with_latent(spec: Spec, size: int, prior: Literal["normal", "uniform"]) -> Spec:
+    """Return the spec with other latents: the recipe's business, not the data's."""
+    return replace(spec, latent=size, prior=prior)

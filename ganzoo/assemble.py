@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -27,11 +27,12 @@ from .trainer import Trainer
 
 @dataclass(frozen=True)
 class Cast:
-    """The game and its networks, untrained: all that sampling needs of a recipe."""
+    """The game, its networks and what regularizes them, untrained: all that sampling needs of a recipe."""
 
     game: Game
     nets: Mapping[str, nn.Module]
-    spec: Spec
+    spec: Spec  # of the data, and the recipe's latents
+    rules: Sequence[Rule] = ()
 
 
 def records(recipe: Recipe, registry: Registry) -> list[Record]:
@@ -66,12 +67,20 @@ def dataset(recipe: Recipe, registry: Registry, **options: Any) -> Dataset:
 
 
 def cast(recipe: Recipe, registry: Registry, spec: Spec) -> Cast:
-    """Build the game and its networks for data of this spec, from the recipe's seed."""
+    """Build the game, its networks and their regularizers for data of this spec, from the recipe's seed."""
     torch.manual_seed(seed_of(recipe.train.seed, "networks"))
-    spec = with_latent(spec, recipe.latent.size)
+    spec = with_latent(spec, recipe.latent.size, recipe.latent.prior)
     game: Game = registry.build("game", recipe.game.name, recipe.game.options) if recipe.game else TwoPlayer()
-    nets = {network: _network(recipe.architecture, registry, game, network, spec) for network in sorted(game.roles)}
-    return Cast(game, nets, spec)
+    rules = _rules(recipe, registry, game)
+    nets = {}
+    for network in sorted(game.roles):
+        own = game.spec(spec)
+        for rule in rules:
+            own = rule.regularizer.shown(own) if rule.discriminator == network else own
+        nets[network] = _network(recipe.architecture, registry, game, network, own)
+    for rule in rules:
+        _prepare(rule, game, nets)
+    return Cast(game, nets, spec, rules)
 
 
 def _network(part: Part, registry: Registry, game: Game, network: str, spec: Spec) -> nn.Module:
@@ -91,19 +100,29 @@ def _network(part: Part, registry: Registry, game: Game, network: str, spec: Spe
     return net
 
 
-def rules(recipe: Recipe, registry: Registry, game: Game, nets: Mapping[str, nn.Module]) -> list[Rule]:
-    """Build the regularizers, one instance for each discriminator, and let them prepare their networks."""
-    built = []
-    for part in recipe.regularizers:
-        for number, discriminator in enumerate(sorted(game.discriminators)):
-            regularizer = registry.build("regularizer", part.name, part.options)
-            if regularizer.side in ("discriminator", "both"):
-                regularizer.prepare(nets[discriminator])
-            if regularizer.side in ("generator", "both") and number == 0:  # one instance leads: it changes generators
-                for network in sorted(nets.keys() - game.discriminators):
-                    regularizer.prepare(nets[network])
-            built.append(Rule(part.name, discriminator, regularizer, part.weight, part.every, leads=number == 0))
-    return built
+def _rules(recipe: Recipe, registry: Registry, game: Game) -> list[Rule]:
+    """Build the regularizers, one instance for each discriminator."""
+    return [
+        Rule(
+            part.name,
+            discriminator,
+            registry.build("regularizer", part.name, part.options),
+            part.weight,
+            part.every,
+            leads=number == 0,
+        )
+        for part in recipe.regularizers
+        for number, discriminator in enumerate(sorted(game.discriminators))
+    ]
+
+
+def _prepare(rule: Rule, game: Game, nets: Mapping[str, nn.Module]) -> None:
+    """Let a regularizer change the networks of its side."""
+    if rule.concerns("discriminator"):
+        rule.regularizer.prepare(nets[rule.discriminator])
+    if rule.concerns("generator") and rule.leads:  # one instance leads: it changes generators
+        for network in sorted(nets.keys() - game.discriminators):
+            rule.regularizer.prepare(nets[network])
 
 
 def trainer(recipe: Recipe, registry: Registry, device: Device, data: Dataset | None = None) -> Trainer:
@@ -111,22 +130,23 @@ def trainer(recipe: Recipe, registry: Registry, device: Device, data: Dataset | 
     torch.manual_seed(seed_of(recipe.train.seed, "parts"))  # plugins may own parameters
     data = dataset(recipe, registry) if data is None else data
     parts = cast(recipe, registry, data.spec)
-    rule_list = rules(recipe, registry, parts.game, parts.nets)
     losses: dict[str, Loss] = {
         name: registry.build("loss", recipe.loss.name, recipe.loss.options) for name in sorted(parts.game.discriminators)
     }
     if recipe.train.sync_batch_norm and device.world.size > 1:
         parts = replace(parts, nets={name: synchronise(net, device.world) for name, net in parts.nets.items()})
-    for module in (*parts.nets.values(), *losses.values(), *(rule.regularizer for rule in rule_list), parts.game):
+    feed = Feed(data, device, recipe.train.seed, recipe.train.workers)
+    parts.game.prepare(parts.nets, lambda count: feed.batch(0, count))
+    for module in (*parts.nets.values(), *losses.values(), *(rule.regularizer for rule in parts.rules), parts.game):
         device.place(module)
-    players = {name: _player(name, recipe, parts.game, parts.nets, rule_list, device.records) for name in parts.game.teams}
+    players = {name: _player(name, recipe, parts, device.records) for name in parts.game.teams}
     return Trainer(
         game=parts.game,
         nets=parts.nets,
         players=players,
         losses=losses,
-        rules=rule_list,
-        feed=Feed(data, device, recipe.train.seed, recipe.train.workers),
+        rules=parts.rules,
+        feed=feed,
         device=device,
         plan=plan(recipe, parts.game, device.world.size),
     )
@@ -173,14 +193,13 @@ def _micro_batches(recipe: Recipe) -> tuple[int, ...]:
     return (most,) * max(len(recipe.stages), 1) if isinstance(most, int) and most else ()
 
 
-def _player(
-    name: str, recipe: Recipe, game: Game, nets: Mapping[str, nn.Module], rule_list: list[Rule], recorded: bool
-) -> Player:
+def _player(name: str, recipe: Recipe, parts: Cast, recorded: bool) -> Player:
     """Build one player: its networks, the parameters of its regularizers, its optimizer and its phases."""
-    owned = {network: nets[network] for network in game.teams[name]}
+    game = parts.game
+    owned = {network: parts.nets[network] for network in game.teams[name]}
     side = game.side(name)
     parameters = [parameter for net in owned.values() for parameter in net.parameters() if parameter.requires_grad]
-    parameters += [p for rule in rule_list if rule.discriminator in owned for p in rule.regularizer.parameters()]
+    parameters += [p for rule in parts.rules if rule.discriminator in owned for p in rule.regularizer.parameters()]
     if not parameters:
         raise PluginError(f"player {name!r} has nothing to train; its networks have no parameters that require a gradient")
     options = {key: value for key, value in recipe.optimizer.options.items() if key not in game.teams}
@@ -196,11 +215,11 @@ def _player(
         owned,
         build(kind, options, parameters, value_at(lr, 0.0), recorded=recorded),
         lr,
-        phases_of(_heard(rule_list, game, name), side),
+        phases_of(_heard(parts.rules, game, name), side),
     )
 
 
-def _heard(rule_list: list[Rule], game: Game, name: str) -> list[Rule]:
+def _heard(rule_list: Sequence[Rule], game: Game, name: str) -> list[Rule]:
     """Return the rules that a player may have to do with: a discriminator only with its own."""
     owned = game.teams[name]
     return [rule for rule in rule_list if game.side(name) == "generator" or rule.discriminator in owned]

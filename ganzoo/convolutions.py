@@ -28,7 +28,6 @@ __all__ = ["cheap_double_backward", "gradients_of_inputs_only", "products_pay", 
 SMALL = 16  # pixels of the smaller map up to which a product was the faster one (docs/performance.md)
 
 
-
 def products_pay(dtype: torch.dtype) -> bool:
     """Is a matrix product the faster weight gradient of small maps on this processor? Measured in docs/performance.md.
 

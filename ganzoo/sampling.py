@@ -115,7 +115,7 @@ def load(place: str | Path, device: str = "auto", *, precision: str = "", averag
         ) from None
     chosen = Device.choose(device, precision or recipe.train.precision)
     parts = assemble.cast(recipe, known, spec)
-    assemble.rules(recipe, known, parts.game, parts.nets)  # a regularizer may have reparametrised the networks
+    parts.game.prepare(parts.nets, None)
     for name, net in parts.nets.items():
         averaged = average and name not in parts.game.discriminators
         load_module(net, f"ema/{name}" if averaged else f"net/{name}", tensors)

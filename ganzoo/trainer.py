@@ -85,7 +85,7 @@ class Trainer:
         self._rounds = self._recorded() if device.records else self.play
         self._compiled = _compiled() if device.compiles else None
         self._bill = self._compiled or bill
-        self._buffers = [b for net in nets.values() for b in net.buffers() if b.is_floating_point()]
+        self._buffers = [b for module in (*nets.values(), game) for b in module.buffers() if b.is_floating_point()]
         self.span: Callable[[str], AbstractContextManager[None]] = lambda name: nullcontext()  # who wants to time the parts
 
     def modules(self) -> dict[str, nn.Module]:

@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 import os
 import random
+import re
 import signal
 import subprocess
 import sys
@@ -25,6 +26,7 @@ from ganzoo.registry import registry
 from ganzoo.testing.tiny import Onlooker
 from ganzoo.zoo import Request, entries, resolve
 
+AT = re.compile(r"reference: (\d+)x\d+x(\d)(?:, (\d+) classes)?$")
 GOLDEN = Path(__file__).parent / "golden"
 ROUNDS = 6
 NARROW = {  # options that make an architecture small; the rest of a recipe stays as it is
@@ -134,10 +136,11 @@ def test_provenance_and_parameter_counts_of_the_reference(name):
     assert {"paper", "source", "published", "deviation"} <= provenance.keys()
     counts = provenance.get("parameters")
     if counts:
-        shape = (3, 32, 32)
-        assert "32x32x3" in counts["at"]
-        parts = assemble.cast(recipe, registry(), Spec(shape=shape))
+        size, channels, classes = AT.search(counts["at"]).groups()
+        spec = Spec(shape=(int(channels), int(size), int(size)), classes=int(classes or 0))
+        parts = assemble.cast(recipe, registry(), spec)
         found = {key: sum(p.numel() for p in net.parameters()) for key, net in parts.nets.items()}
+        found["D"] += sum(p.numel() for rule in parts.rules for p in rule.regularizer.parameters())  # heads on D
         assert found == {"G": counts["G"], "D": counts["D"]}
 
 
