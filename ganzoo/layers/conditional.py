@@ -1,13 +1,17 @@
-"""Three ways of telling a network the label; where there are no classes, each is the unconditional layer."""
+"""Ways of telling a network the label; where there are no classes, each is the unconditional layer."""
 
 from __future__ import annotations
+
+from typing import Literal
 
 import torch
 from torch import Tensor, nn
 
 from ganzoo.api import PluginError
 
-__all__ = ["ConditionalBatchNorm", "LabelledLatent", "LabelledMap", "require_label"]
+__all__ = ["ConditionalBatchNorm", "LabelUse", "LabelledLatent", "LabelledLogit", "LabelledMap", "require_label"]
+
+LabelUse = Literal["concatenation", "projection", "heads", "none"]  # how a discriminator is told the label
 
 
 def require_label(label: Tensor | None, classes: int) -> Tensor | None:
@@ -52,6 +56,35 @@ class LabelledMap(nn.Module):
         if self.embedding is None or label is None:
             return x
         return torch.cat([x, self.embedding(label).to(x.dtype).view(-1, 1, self.size, self.size)], 1)
+
+
+class LabelledLogit(nn.Module):
+    """The end of a discriminator: raw logits [N, outputs] and features [N, width] become the label's logit [N].
+
+    "projection" adds the product of the features with an embedding of the label (Miyato & Koyama 2018, arXiv:1802.05637),
+    "heads" picks the label's own of `outputs` = classes logits, so that the classes share all but the last layer,
+    "concatenation" leaves the logit as it is, because the input holds the label, and "none" leaves the label unused.
+    """
+
+    def __init__(self, width: int, classes: int, use: LabelUse) -> None:
+        super().__init__()
+        self.classes = classes
+        self.use = use
+        self.outputs = classes if use == "heads" and classes else 1
+        self.embedding = nn.Embedding(classes, width) if use == "projection" and classes else None
+        if self.embedding is not None:
+            nn.init.xavier_uniform_(self.embedding.weight)
+
+    def forward(self, logits: Tensor, features: Tensor, label: Tensor | None = None) -> Tensor:
+        """Return one logit a sample."""
+        label = None if self.use == "none" else require_label(label, self.classes)
+        if label is not None and self.outputs > 1:
+            logits = logits.gather(1, label[:, None])
+        logits = logits.squeeze(1)
+        if self.embedding is None or label is None:
+            return logits
+        projected: Tensor = (self.embedding(label).to(features.dtype) * features).sum(1)
+        return logits + projected
 
 
 class ConditionalBatchNorm(nn.Module):

@@ -9,7 +9,7 @@ from typing import ClassVar, Literal
 from torch import Tensor, nn
 
 from ganzoo.api import Architecture, DiscriminatorOutput, PluginError, Spec
-from ganzoo.layers.conditional import LabelledLatent, LabelledMap
+from ganzoo.layers.conditional import LabelledLatent, LabelledLogit, LabelledMap, LabelUse
 from ganzoo.layers.images import image_format
 from ganzoo.layers.projections import FromPixel, ToPixel
 
@@ -23,7 +23,9 @@ class DCGAN(Architecture):
     G: z to 4x4, then transposed convolutions of stride 2, norm and ReLU, tanh at the end.
     D: convolutions of stride 2, LeakyReLU(0.2), norm from the second on, a 4x4 convolution to one logit; `layer` norms each
     sample on its own (group norm of one group), as gradient penalties need it.
-    With classes, G sees an embedding of the label beside z and D one more input channel (arXiv:1411.1784).
+    With classes, G sees an embedding of the label beside z. `discriminator_label` is how D sees the label: "concatenation"
+    is one more input channel (arXiv:1411.1784), "projection" adds features times an embedding (arXiv:1802.05637), "heads"
+    has a logit for each class, of which the label's counts, and "none" leaves it to a regularizer.
     Weights start from N(0, 0.02), norm scales from N(1, 0.02). A convolution has a bias where no norm follows; D's last has
     none. Deviation: kernels of 4, as in the later ports, where the paper has 5.
     """
@@ -40,12 +42,14 @@ class DCGAN(Architecture):
         kernel: int = 4,
         generator_norm: Literal["batch", "none"] = "batch",
         discriminator_norm: Literal["batch", "layer", "none"] = "batch",
+        discriminator_label: LabelUse = "concatenation",
         embedding: int = 50,
     ) -> None:
         self.width = width
         self.kernel = kernel
         self.generator_norm: Norm = generator_norm
         self.discriminator_norm: Norm = discriminator_norm
+        self.discriminator_label: LabelUse = discriminator_label
         self.embedding = embedding
         for option, value, least in (("width", width, 1), ("kernel", kernel, 2), ("embedding", embedding, 1)):
             if value < least:
@@ -60,8 +64,10 @@ class DCGAN(Architecture):
     def discriminator(self, spec: Spec) -> nn.Module:
         """Return the convolutional discriminator."""
         channels, size = image_format(spec, "dcgan")
-        condition = LabelledMap(channels, size, spec.classes)
-        return Discriminator(condition, self._widths(size), self.kernel, self.discriminator_norm)
+        condition = LabelledMap(channels, size, spec.classes if self.discriminator_label == "concatenation" else 0)
+        widths = self._widths(size)
+        label = LabelledLogit(widths[-1] * 16, spec.classes, self.discriminator_label)
+        return Discriminator(condition, widths, self.kernel, self.discriminator_norm, label)
 
     def _widths(self, size: int) -> list[int]:
         """Channels from the highest hidden resolution, size / 2, down to 4x4."""
@@ -92,20 +98,23 @@ class Generator(nn.Module):
 class Discriminator(nn.Module):
     """Images [N, channels, size, size] to logits [N] and the flat 4x4 feature map."""
 
-    def __init__(self, condition: LabelledMap, widths: list[int], kernel: int, norm: Norm) -> None:
+    def __init__(self, condition: LabelledMap, widths: list[int], kernel: int, norm: Norm, label: LabelledLogit) -> None:
         super().__init__()
+        self.feature_width = widths[-1] * 16
         self.condition = condition
         layers: list[nn.Module] = [down(condition.channels, widths[0], kernel, bias=True), nn.LeakyReLU(0.2)]
         for width, out in pairwise(widths):
             layers += [down(width, out, kernel, bias=norm == "none"), *normed(norm, out), nn.LeakyReLU(0.2)]
         self.layers = nn.Sequential(*layers)
-        self.logit = ToPixel(widths[-1], 1, 4, bias=False)
+        self.logit = ToPixel(widths[-1], label.outputs, 4, bias=False)
+        self.labelled = label
         self.apply(initialise)
 
     def forward(self, x: Tensor, label: Tensor | None = None) -> DiscriminatorOutput:
         """Return logits and features."""
-        features = self.layers(self.condition(x, label))
-        return DiscriminatorOutput(self.logit(features).flatten(), features.flatten(1))
+        maps = self.layers(self.condition(x, label if self.condition.classes else None))
+        features = maps.flatten(1)
+        return DiscriminatorOutput(self.labelled(self.logit(maps).flatten(1), features, label), features)
 
 
 def up(width: int, out: int, kernel: int, *, bias: bool) -> nn.Module:
