@@ -9,7 +9,16 @@ from torch import Tensor, nn
 
 from ganzoo.api import PluginError
 
-__all__ = ["ConditionalBatchNorm", "LabelUse", "LabelledLatent", "LabelledLogit", "LabelledMap", "require_label"]
+__all__ = [
+    "ClassTable",
+    "ConditionalBatchNorm",
+    "LabelUse",
+    "LabelledLatent",
+    "LabelledLogit",
+    "LabelledMap",
+    "ModulatedBatchNorm",
+    "require_label",
+]
 
 LabelUse = Literal["concatenation", "projection", "heads", "none"]  # how a discriminator is told the label
 
@@ -87,6 +96,13 @@ class LabelledLogit(nn.Module):
         return logits + projected
 
 
+class ClassTable(nn.Embedding):
+    """An embedding whose numbers mean what they are, such as scales and shifts of a norm.
+
+    Spectral norm leaves it alone, as BigGAN found it must in G.
+    """
+
+
 class ConditionalBatchNorm(nn.Module):
     """Batch norm whose scale and shift are looked up by label (Dumoulin et al. 2017, arXiv:1610.07629).
 
@@ -96,7 +112,7 @@ class ConditionalBatchNorm(nn.Module):
     def __init__(self, channels: int, classes: int = 0) -> None:
         super().__init__()
         self.norm = nn.BatchNorm2d(channels, affine=not classes)
-        self.embedding = nn.Embedding(classes, 2 * channels) if classes else None
+        self.embedding = ClassTable(classes, 2 * channels) if classes else None
         if self.embedding is not None:
             nn.init.ones_(self.embedding.weight[:, :channels])
             nn.init.zeros_(self.embedding.weight[:, channels:])
@@ -108,4 +124,26 @@ class ConditionalBatchNorm(nn.Module):
             return normal
         scale, shift = self.embedding(label)[:, :, None, None].chunk(2, 1)
         scaled: Tensor = normal * scale.to(normal.dtype) + shift.to(normal.dtype)
+        return scaled
+
+
+class ModulatedBatchNorm(nn.Module):
+    """Batch norm whose scale and shift are linear in a vector [N, width] (BigGAN, Brock et al. 2019, arXiv:1809.11096).
+
+    norm(x) * (1 + gain(vector)) + bias(vector), without biases of their own; of width 0 it is plain affine batch norm.
+    """
+
+    def __init__(self, channels: int, width: int = 0) -> None:
+        super().__init__()
+        self.norm = nn.BatchNorm2d(channels, affine=not width)
+        self.gain = nn.Linear(width, channels, bias=False) if width else None
+        self.bias = nn.Linear(width, channels, bias=False) if width else None
+
+    def forward(self, x: Tensor, vector: Tensor | None = None) -> Tensor:
+        """Normalise [N, channels, H, W] over the batch, then scale and shift each sample by its vector."""
+        normal: Tensor = self.norm(x)
+        if self.gain is None or self.bias is None:
+            return normal
+        scale, shift = (layer(vector)[:, :, None, None].to(normal.dtype) for layer in (self.gain, self.bias))
+        scaled: Tensor = normal * (1 + scale) + shift
         return scaled

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from torch.nn.utils import parametrize
 
 from ganzoo.api import PluginError, Regularizer
+from ganzoo.layers.conditional import ClassTable
 
 WARM_UP = 15  # power iterations before the first step
 TRANSPOSED = (nn.ConvTranspose1d, nn.ConvTranspose2d, nn.ConvTranspose3d)  # output channels are dimension 1
@@ -24,7 +25,8 @@ class SpectralNorm(Regularizer):
     iteration and are constants to the gradient. Deviation: Miyato iterates once in every training forward, so each forward
     of a turn sees another D; here `iterations` run after each optimizer step, and 15 to warm up. All forwards between
     two steps (real, fake, penalties, parts of an accumulated batch) then see one function, and evaluation changes nothing.
-    `of` says whose layers: D's as published, G's, or both as SAGAN has it (arXiv:1805.08318).
+    `of` says whose layers: D's as published, G's, or both as SAGAN has it (arXiv:1805.08318). Tables of numbers by class
+    (`ClassTable`), such as the scales of a conditional batch norm, stay as they are.
     """
 
     def __init__(self, *, of: Literal["discriminator", "generator", "both"] = "discriminator", iterations: int = 1) -> None:
@@ -37,7 +39,7 @@ class SpectralNorm(Regularizer):
 
     def prepare(self, net: nn.Module) -> None:
         """Parametrize the weight of every convolution, linear layer and embedding."""
-        layers = [layer for layer in net.modules() if isinstance(layer, LAYERS)]
+        layers = [layer for layer in net.modules() if isinstance(layer, LAYERS) and not isinstance(layer, ClassTable)]
         if not layers:
             raise PluginError(f"regularizer 'spectral-norm' finds no layer to normalise in {type(net).__name__}; remove it")
         normalised = {id(layer) for layer, _ in _normalised(net)}
