@@ -57,10 +57,10 @@ class Limited(Regularizer):
 
     def __init__(self, most: int = 10**9) -> None:
         super().__init__()
-        self.most, self.shown = most, []
+        self.most, self.met = most, []
 
     def penalty(self, duel):
-        self.shown.append(len(duel.real))
+        self.met.append(len(duel.real))
         if len(duel.real) > self.most:
             raise MemoryError
         return duel.output("real").logits.square().mean()
@@ -133,7 +133,7 @@ def test_a_number_is_taken_as_the_largest_divisor_of_each_stage():
     for size in (12, 12, 16, 16):
         assert memory.at_once(trainer) == (size, 4)
         trainer.round()
-    assert trainer.rules[0].regularizer.shown == [4] * (3 + 3 + 4 + 4)
+    assert trainer.rules[0].regularizer.met == [4] * (3 + 3 + 4 + 4)
     assert Plan(64, 8, ("D",), accumulate=2).pieces(0, 8) == 2
 
 
@@ -216,7 +216,7 @@ def test_what_is_found_is_what_the_loop_uses_and_is_said():
     assert trainer.plan.micro_batches == (4,)
     assert re.match(r"4 of 8 samples are computed at once, with \d+\.\d\d GB of memory at most", note)
     assert note.endswith(" GB of memory at most; batch norm in D and G has statistics of 4 samples")
-    shown = trainer.rules[0].regularizer.shown
+    shown = trainer.rules[0].regularizer.met
     del shown[:]
     trainer.round()
     assert shown == [4, 4]
@@ -227,7 +227,7 @@ def test_batch_norm_is_never_given_one_sample():
     trainer = tiny_trainer(architecture=Normed, regularizers={"it": limited(1)})
     with pytest.raises(ResourceError, match=r"^not even 2 of a batch's 8 samples fit into memory; use narrower networks, "):
         settle(AUTO, trainer)
-    assert 1 not in trainer.rules[0].regularizer.shown
+    assert 1 not in trainer.rules[0].regularizer.met
     trainer = tiny_trainer(regularizers={"it": limited(0)})
     with pytest.raises(ResourceError, match=r"^not even 1 of a batch's 8 samples fit into memory"):
         settle(AUTO, trainer)

@@ -65,7 +65,7 @@ class Louder(Right):
 
 class Column(TinyDiscriminator):
     def forward(self, x, label=None):
-        return super().forward(x, label)[:, None, None]
+        return super().forward(x, label).logits[:, None, None]
 
 
 class Columns(Right):

@@ -168,5 +168,11 @@ def loss_life(plugin: Factory) -> Life:
 
 
 def regularizer_life(plugin: Factory) -> Life:
-    """Return the life of a regularizer."""
-    return Life(plugin, live_of_regularizer, speak_of_regularizer)
+    """Return the life of a regularizer, which has whatever it builds on the networks from the start."""
+
+    def build() -> Regularizer:
+        regularizer: Regularizer = plugin()
+        meeting(regularizer, "discriminator")
+        return regularizer
+
+    return Life(build, live_of_regularizer, speak_of_regularizer)

@@ -6,6 +6,7 @@ import functools
 import inspect
 import re
 from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -242,11 +243,21 @@ def both_sides_are_scalars(plugin: Factory) -> None:
 # regularizers ---------------------------------------------------------------------------------------------------------
 
 
+def welcome(regularizer: Regularizer) -> tuple[Spec, Spec]:
+    """Return the first spec, without classes or with three, that a regularizer accepts, and what D is built for then."""
+    plain = Spec(shape=(1, 16, 16), latent=8)
+    try:
+        return plain, regularizer.shown(plain)
+    except PluginError:  # it needs classes, and says so
+        labelled = replace(plain, classes=3)
+        return labelled, regularizer.shown(labelled)
+
+
 def meeting(regularizer: Regularizer, side: Side, *, flat: bool = False) -> tuple[nn.Module, Duel]:
     """Return a small discriminator that the regularizer has prepared, perhaps with no slope at all, and its duel."""
     torch.manual_seed(0)
-    spec = Spec(shape=(1, 16, 16), latent=8)
-    G, D = TinyGenerator(spec), TinyDiscriminator(spec)
+    spec, shown = welcome(regularizer)
+    G, D = TinyGenerator(spec), TinyDiscriminator(shown)
     for net, its in ((D, "discriminator"), (G, "generator")):
         if regularizer.side in (its, "both"):
             regularizer.prepare(net)
@@ -255,8 +266,9 @@ def meeting(regularizer: Regularizer, side: Side, *, flat: bool = False) -> tupl
             for parameter in D.head.parameters():
                 parameter.zero_()
     real, z = torch.rand(COUNT, *spec.shape), torch.randn(COUNT, spec.latent)
-    duel = Duel(D, real, G(z), generate=lambda latents, cond: G(latents, **cond), z=z)
-    return D, Shown.of("D", duel, side, [regularizer.view]).duel()
+    cond = {"label": torch.arange(COUNT) % spec.classes} if spec.classes else {}
+    duel = Duel(D, real, G(z, **cond), real_cond=cond, generate=lambda latents, cond: G(latents, **cond), z=z)
+    return D, Shown.of("D", duel, side, [regularizer]).duel()
 
 
 def penalties_are_scalars(plugin: Factory) -> None:

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from .. import assemble
-from ..api import Architecture, Loss, Progress, Spec, TensorDataset
+from ..api import Architecture, DiscriminatorOutput, Loss, Progress, Spec, TensorDataset
 from ..config import Draft
 from ..device import Device
 from ..options import check_options
@@ -43,6 +43,8 @@ class TinyGenerator(nn.Module):
 class TinyDiscriminator(nn.Module):
     """One convolution and two linear layers, smooth everywhere, independent of the image size."""
 
+    feature_width = 16
+
     def __init__(self, spec: Spec) -> None:
         super().__init__()
         self.embed = nn.Embedding(spec.classes, 16) if spec.classes else None
@@ -50,11 +52,13 @@ class TinyDiscriminator(nn.Module):
         self.body = nn.Sequential(nn.Softplus(), nn.AdaptiveAvgPool2d(2), nn.Flatten(), nn.Linear(32, 16), nn.Softplus())
         self.head = nn.Linear(16, 1)
 
-    def forward(self, x: Tensor, label: Tensor | None = None) -> Tensor:
-        """Return logits [N]."""
+    def forward(self, x: Tensor, label: Tensor | None = None) -> DiscriminatorOutput:
+        """Return logits [N] and features."""
         features = self.body(self.conv(x))
         logits: Tensor = self.head(features).squeeze(1)
-        return logits if self.embed is None else logits + (self.embed(label) * features).sum(1)
+        return DiscriminatorOutput(
+            logits if self.embed is None else logits + (self.embed(label) * features).sum(1), features
+        )
 
 
 class TinyTranslator(nn.Module):
@@ -87,8 +91,22 @@ class TinyEncoder(nn.Module):
         return latent
 
 
+class TinyClassifier(nn.Module):
+    """Images to the logits of the spec's classes."""
+
+    def __init__(self, spec: Spec) -> None:
+        super().__init__()
+        width = torch.Size(spec.shape).numel()
+        self.body = nn.Sequential(nn.Flatten(), nn.Linear(width, 32), nn.ReLU(), nn.Linear(32, max(spec.classes, 2)))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Return logits [N, classes]."""
+        logits: Tensor = self.body(x)
+        return logits
+
+
 class TinyArchitecture(Architecture):
-    """The smallest networks for every role that a game may ask for: generator, discriminator, translator, encoder."""
+    """The smallest networks for every role that the games here ask for."""
 
     def generator(self, spec: Spec) -> nn.Module:
         """Return latents to samples."""
@@ -105,6 +123,10 @@ class TinyArchitecture(Architecture):
     def encoder(self, spec: Spec) -> nn.Module:
         """Return samples to latents."""
         return TinyEncoder(spec)
+
+    def classifier(self, spec: Spec) -> nn.Module:
+        """Return samples to classes."""
+        return TinyClassifier(spec)
 
 
 class TinyLoss(Loss):
@@ -125,9 +147,13 @@ class Smallest:
     def __init__(self, plugins: Mapping[tuple[str, str], Factory]) -> None:
         self.plugins = dict(plugins)
 
+    def load(self, kind: str, name: str) -> Any:
+        """Return one of them."""
+        return self.plugins[kind, name]
+
     def build(self, kind: str, name: str, options: Mapping[str, Any]) -> Any:
         """Construct one of them."""
-        plugin = self.plugins[kind, name]
+        plugin = self.load(kind, name)
         return plugin(**check_options(f"{kind} {name!r}", plugin, options))
 
 
@@ -175,7 +201,7 @@ def tiny_trainer(
     plugins: dict[tuple[str, str], Factory] = {("architecture", "it"): architecture, ("loss", "it"): loss}
     plugins |= {("game", "it"): game} if game else {}
     plugins |= {("regularizer", name): plugin for name, plugin in (regularizers or {}).items()}
-    registry: Registry = Smallest(plugins)  # type: ignore[assignment]  # the one method that assembling needs
+    registry: Registry = Smallest(plugins)  # type: ignore[assignment]  # the methods that assembling needs
     return assemble.trainer(recipe, registry, device or Device.choose("cpu", recipe.train.precision), data)
 
 

@@ -11,7 +11,7 @@ from torch import Tensor
 from .. import checkpoint
 from ..trainer import Trainer
 from .contract import require
-from .promises import specs
+from .promises import specs, welcome
 from .tiny import Factory, Onlooker, tiny_data, tiny_trainer
 
 Build = Callable[[Mapping[str, Any]], Trainer]
@@ -79,8 +79,9 @@ def as_loss(plugin: Factory) -> Build:
 
 
 def as_regularizer(plugin: Factory) -> Build:
-    """Return how to train with this regularizer."""
-    return lambda raw: tiny_trainer(regularizers={"it": plugin}, raw=raw)
+    """Return how to train with this regularizer, on data with classes if it needs them."""
+    data = tiny_data(classes=welcome(plugin())[0].classes)
+    return lambda raw: tiny_trainer(regularizers={"it": plugin}, raw=raw, data=data)
 
 
 def as_game(plugin: Factory) -> Build:
