@@ -154,6 +154,13 @@ class Regularizer(nn.Module):
         """Return what a discriminator is shown instead of `x`, real or fake: augmentation, noise; differentiable."""
         return x
 
+    def passed_off(self, duel: Duel) -> Tensor | None:
+        """Return instead of which real samples [N] a discriminator is shown the fake of the same place, as real; or None.
+
+        Asked in each phase of its turns, before anything is shown.
+        """
+        return None
+
     def penalty(self, duel: Duel) -> Tensor | None:
         """Return a scalar that the acting player pays, or None; `duel.acting` says whose turn it is."""
         return None

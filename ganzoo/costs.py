@@ -8,7 +8,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
-from .api import Loss, Side
+from .api import Loss, Regularizer, Side
 from .game import Cond, Duel, Generate, View
 from .players import Phase, Player
 
@@ -30,12 +30,18 @@ class Shown(NamedTuple):
     views: tuple[View, ...]
 
     @classmethod
-    def of(cls, name: str, duel: Duel, acting: Side, views: Sequence[View]) -> Shown:
-        """Take a duel as the acting side meets it: a discriminator with detached fakes."""
-        fake = duel.fake.detach() if acting == "discriminator" else duel.fake
+    def of(cls, name: str, duel: Duel, acting: Side, regularizers: Sequence[Regularizer]) -> Shown:
+        """Take a duel as the acting side meets it: a discriminator with detached fakes, some of them passed off as real."""
+        real, real_cond, fake = duel.real, duel.real_cond, duel.fake
+        if acting == "discriminator":
+            fake = fake if duel.attached else fake.detach()
+            for regularizer in regularizers:
+                if (chosen := regularizer.passed_off(duel)) is not None:
+                    real = _either(chosen, fake.detach(), real)
+                    real_cond = {key: _either(chosen, duel.fake_cond[key], value) for key, value in real_cond.items()}
         return cls(
-            name, duel.discriminator, duel.real, fake, duel.real_cond, duel.fake_cond, duel.generate, duel.z, acting,
-            tuple(views),
+            name, duel.discriminator, real, fake, real_cond, duel.fake_cond, duel.generate, duel.z, acting,
+            tuple(regularizer.view for regularizer in regularizers),
         )  # fmt: skip
 
     def duel(self) -> Duel:
@@ -83,6 +89,11 @@ def bill(
             if player.side == "discriminator":
                 made.logits.append((duel.output("real").logits.detach(), duel.output("fake").logits.detach()))
     return made
+
+
+def _either(chosen: Tensor, one: Tensor, other: Tensor) -> Tensor:
+    """Return the chosen [N] rows of one and the rest of another."""
+    return torch.where(chosen.view(-1, *[1] * (other.dim() - 1)), one, other)
 
 
 def _want(side: Side, loss: Loss, duel: Duel) -> Tensor:

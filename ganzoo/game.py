@@ -33,6 +33,8 @@ class Duel:
     """One discriminator facing one batch of real and fake; outputs and input gradients are computed once, on first use.
 
     `generate` and `z` are there for penalties that need other fakes than the ones shown (path length, consistency).
+    `attached`: the fakes depend on the discriminator (its gradient chose their latents), so in its own turn its gradient
+    runs through them too; a game of such duels cannot be `shared`.
     """
 
     def __init__(
@@ -47,6 +49,7 @@ class Duel:
         z: Tensor | None = None,
         acting: Side = "discriminator",
         views: Sequence[View] = (),
+        attached: bool = False,
     ) -> None:
         self.discriminator = discriminator
         self.real = real
@@ -57,6 +60,7 @@ class Duel:
         self.z = z
         self.acting: Side = acting
         self.views = tuple(views)
+        self.attached = attached
         self._outputs: dict[str, DiscriminatorOutput] = {}
         self._gradients: dict[str, Tensor] = {}
 
@@ -106,7 +110,10 @@ class Duel:
 
 @dataclass(slots=True)
 class Scene:
-    """What one turn is about: the duels, and whatever else the acting player pays, already weighted by the game."""
+    """What one turn is about: the duels, and whatever else the acting player pays, already weighted by the game.
+
+    A discriminator pays an extra loss where the scene was played for its own turn, and the term leads to its parameters.
+    """
 
     duels: list[Duel] = field(default_factory=list)
     extra_losses: dict[str, Tensor] = field(default_factory=dict)  # cycle, identity, L1, mutual information, ...

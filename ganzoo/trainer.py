@@ -80,7 +80,7 @@ class Trainer:
         self.terms: list[tuple[str, Tensor]] = []  # since the last report
         modules = [module for root in self.modules().values() for module in root.modules()]
         self._staged = [module for module in modules if isinstance(module, Staged)]
-        self._views = {name: [r.regularizer.view for r in self.rules if r.discriminator == name] for name in losses}
+        self._met = {name: [r.regularizer for r in self.rules if r.discriminator == name] for name in losses}
         self._notes: list[str] = []
         self._rounds = self._recorded() if device.records else self.play
         self._compiled = _compiled() if device.compiles else None
@@ -204,7 +204,7 @@ class Trainer:
         """Play a player's phases; return the scenes that the following player may answer, with their graphs."""
         player, scenes = act.player, kept
         for phase in act.phases:
-            if player.side == "generator" and not phase.main:
+            if not phase.main and (player.side == "generator" or _attached(scenes)):
                 scenes = []  # the graph is spent and the networks have moved
             with self.span(player.name if phase.main else f"{player.name}/{phase.rules[0].name}"):
                 scenes = self._phase(act, phase, batch, z, scenes)
@@ -222,7 +222,7 @@ class Trainer:
                     self._unfreeze(player, following)
                     scene = self.game.play(self.nets, part, part_z, (following or player).name)
                 self._unfreeze(player)
-                cost, seen = self._cost(player, phase, scene)
+                cost, seen = self._cost(player, phase, scene, own=following is None)
             if cost is not None:
                 torch.autograd.backward(cost / act.pieces)
             elif phase.main:
@@ -247,16 +247,21 @@ class Trainer:
         """Return which network a duel's discriminator is."""
         return self._names[id(duel.discriminator)]
 
-    def _cost(self, player: Player, phase: Phase, scene: Scene) -> tuple[Tensor | None, list[tuple[Tensor, Tensor]]]:
-        """Return what the acting player pays in this phase, and the logits of a discriminator's main phase."""
+    def _cost(
+        self, player: Player, phase: Phase, scene: Scene, *, own: bool
+    ) -> tuple[Tensor | None, list[tuple[Tensor, Tensor]]]:
+        """Return what the acting player pays in this phase, and the logits of a discriminator's main phase.
+
+        `own`: was the scene played for this player? Else its extra losses are those of who answers.
+        """
         mine = [duel for duel in scene.duels if player.side == "generator" or self.name(duel) in player.nets]
-        shown = [Shown.of(name := self.name(duel), duel, player.side, self._views[name]) for duel in mine]
+        shown = [Shown.of(name := self.name(duel), duel, player.side, self._met[name]) for duel in mine]
         weights = [value_at(rule.weight, self._share) * phase.every for rule in phase.rules]
         found = self._bill(player, phase, self.losses, weights, shown)
         self._played += found.terms
         paid = [*found.paid]
-        if phase.main and player.side == "generator":
-            for term, extra in scene.extra_losses.items():
+        for term, extra in scene.extra_losses.items() if phase.main and own else ():
+            if player.side == "generator" or extra.requires_grad:  # what leads to no parameter of D's is not D's to pay
                 self._log(f"{player.name}/{term}", extra)
                 paid.append(extra)
         return total(paid), found.logits
@@ -321,6 +326,10 @@ def _compiled() -> CompiledBill:
     from .compilation import CompiledBill
 
     return CompiledBill()
+
+
+def _attached(scenes: Sequence[Scene]) -> bool:
+    return any(duel.attached for scene in scenes for duel in scene.duels)
 
 
 def _due(every: int, before: int, now: int) -> bool:
