@@ -61,7 +61,7 @@ def translation(x: Tensor) -> Tensor:
         source = torch.arange(size, device=x.device) - shift  # [N, size]: where each pixel comes from
         inside = (source >= 0) & (source < size)
         # wrapped round, the index is a permutation: the gradient's scatter adds nothing twice and is deterministic
-        x = x.gather(dim, _along(source % size, dim).expand_as(x)) * _along(inside, dim)
+        x = x.gather(dim, along(source % size, dim).expand_as(x)) * along(inside, dim)
     return x
 
 
@@ -73,7 +73,7 @@ def cutout(x: Tensor) -> Tensor:
         side = int(size * HOLE + 0.5)
         start = torch.randint(0, size + (1 - side % 2), (len(x), 1), device=x.device) - side // 2
         place = torch.arange(size, device=x.device)
-        hole = hole & _along((place >= start) & (place < start + side), dim)
+        hole = hole & along((place >= start) & (place < start + side), dim)
     return x * ~hole
 
 
@@ -84,6 +84,6 @@ def _uniform(x: Tensor) -> Tensor:
     return torch.rand(len(x), 1, 1, 1, device=x.device, dtype=x.dtype)
 
 
-def _along(values: Tensor, dim: int) -> Tensor:
+def along(values: Tensor, dim: int) -> Tensor:
     """[N, size] to [N, 1, size, 1] or [N, 1, 1, size]."""
     return values[:, None, :, None] if dim == 2 else values[:, None, None, :]
