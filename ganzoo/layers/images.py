@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from ganzoo.api import PluginError, Spec
 
 __all__ = ["SIZES", "image_format"]
@@ -9,13 +11,13 @@ __all__ = ["SIZES", "image_format"]
 SIZES = (16, 32, 64, 128)
 
 
-def image_format(spec: Spec, architecture: str) -> tuple[int, int]:
+def image_format(spec: Spec, architecture: str, sizes: Sequence[int] = SIZES) -> tuple[int, int]:
     """Return channels and size in pixels of square grey or colour images; PluginError where the spec is anything else."""
-    if len(spec.shape) != 3 or spec.shape[0] not in (1, 3) or spec.shape[1] != spec.shape[2] or spec.shape[1] not in SIZES:
-        sizes = ", ".join(str(size) for size in SIZES)
+    if len(spec.shape) != 3 or spec.shape[0] not in (1, 3) or spec.shape[1] != spec.shape[2] or spec.shape[1] not in sizes:
+        allowed = ", ".join(str(size) for size in sizes)
         raise PluginError(
             f"architecture {architecture!r} cannot make samples of shape {tuple(spec.shape)}; "
-            f"give square images of 1 or 3 channels and {sizes} pixels (data.size)"
+            f"give square images of 1 or 3 channels and {allowed} pixels (data.size)"
         )
     if spec.latent < 1:
         raise PluginError(
