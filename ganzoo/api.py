@@ -23,6 +23,7 @@ __all__ = [
     "API_VERSION",
     "Architecture",
     "Batch",
+    "Counted",
     "DataError",
     "Dataset",
     "DiscriminatorOutput",
@@ -32,6 +33,7 @@ __all__ = [
     "Loss",
     "PluginError",
     "Progress",
+    "Recognised",
     "Regularizer",
     "Side",
     "Spec",
@@ -84,6 +86,7 @@ class Progress:
     stage: int  # index of the stage, 0 where the recipe has none
     stage_share: float  # how much of the stage is over, 0 to 1
     size: int | None  # the stage's image size in pixels; None: the data's own
+    grew: bool = False  # was the stage before of another size?
 
     @property
     def share(self) -> float:
@@ -248,7 +251,27 @@ class Dataset(Protocol):
     def __len__(self) -> int: ...
 
     def batch(self, index: Tensor) -> Batch:
-        """Return the samples at int64 positions [N]: uint8, or float in [-1, 1]; the feed moves and normalises."""
+        """Return the samples at int64 positions [N]: uint8, or float in [-1, 1]; the feed moves and normalises.
+
+        Vectors [N, F] of float may have any range.
+        """
+
+
+class Recognised(NamedTuple):
+    """What is known of samples where the modes of their distribution are."""
+
+    mode: Tensor  # int64 [N]
+    good: Tensor  # bool [N]: of high quality, or surely of that mode
+
+
+@runtime_checkable
+class Counted(Protocol):
+    """A dataset whose modes are known: what a diversity suite measures on."""
+
+    shares: Tensor  # [modes], the probability of each
+
+    def recognise(self, samples: Tensor) -> Recognised:
+        """Return which mode samples [N, *shape], floats as a generator makes them, are nearest to, and how good they are."""
 
 
 class TensorDataset:

@@ -1,8 +1,9 @@
-"""Rebuild the data embedded in ganzoo from two Debian packages; same packages, same decoded pixels.
+"""Rebuild the data embedded in ganzoo from two Debian packages and a file of scikit-learn; same sources, same decoded pixels.
 
     python tools/build_embedded_data.py            # writes into plugins/datasets/embedded
 
-Sources: `dataset-fashion-mnist` (idx files) and `fonts-noto-color-emoji` (a CBDT font with 136x128 bitmaps). Needs
+Sources: `dataset-fashion-mnist` (idx files), `fonts-noto-color-emoji` (a CBDT font with 136x128 bitmaps) and the
+digits.csv.gz that scikit-learn's wheel holds under datasets/data (--digits; without it those files stay as they are). Needs
 Pillow with raqm, which shapes flags and joined emoji. Compressed bytes may differ between versions of liblzma and
 libwebp; SHA256SUMS is written anew, and the tests compare decoded pixels.
 """
@@ -51,6 +52,17 @@ def build_fashion(folder: Path) -> dict[str, bytes]:
         for kind, content in zip(("images", "labels"), fashion_part(folder, prefix, count), strict=True):
             files[f"fashion-mnist-10k-{split}-{kind}.idx.xz"] = lzma.compress(content, preset=9 | lzma.PRESET_EXTREME)
     return files
+
+
+def build_digits(file: Path) -> dict[str, bytes]:
+    """Return file name -> content of digits8: 8x8 images of integers from 0 to 16, and which digit each is."""
+    table = np.loadtxt(gzip.decompress(file.read_bytes()).decode().splitlines(), delimiter=",").astype(np.uint8)
+    images, labels = table[:, :-1], table[:, -1]
+    parts = {
+        "images": struct.pack(">4I", 0x803, len(images), 8, 8) + images.tobytes(),
+        "labels": struct.pack(">2I", 0x801, len(labels)) + labels.tobytes(),
+    }
+    return {f"digits8-{kind}.idx.xz": lzma.compress(part, preset=9 | lzma.PRESET_EXTREME) for kind, part in parts.items()}
 
 
 def mapped_points(font: bytes) -> list[int]:
@@ -122,10 +134,13 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--fashion-mnist", type=Path, default=FASHION, help="folder with the idx .gz files")
     parser.add_argument("--font", type=Path, default=FONT, help="NotoColorEmoji.ttf with CBDT bitmaps")
+    parser.add_argument("--digits", type=Path, help="digits.csv.gz of scikit-learn")
     parser.add_argument("--out", type=Path, default=EMBEDDED, help="folder to write into")
     options = parser.parse_args()
     options.out.mkdir(parents=True, exist_ok=True)
     files = build_fashion(options.fashion_mnist) | build_emoji(options.font, options.out)
+    digits = build_digits(options.digits) if options.digits else {}
+    files |= digits or {path.name: path.read_bytes() for path in options.out.glob("digits8-*.idx.xz")}
     for name, content in files.items():
         (options.out / name).write_bytes(content)
         print(f"{len(content):>9,}  {name}")

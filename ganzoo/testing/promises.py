@@ -319,13 +319,14 @@ def teams_own_the_networks(plugin: Factory) -> None:
 
 
 def batches_fit_the_spec(data: Dataset) -> None:
-    """Samples have the spec's shape, as bytes or in [-1, 1]; labels come exactly where there are classes."""
+    """Samples have the spec's shape, as bytes or in [-1, 1], vectors in any range; labels come where there are classes."""
     index = torch.tensor([0, len(data) - 1])
     batch = data.batch(index)
     require(
         batch.real.shape == (2, *data.spec.shape), f"samples {(2, *data.spec.shape)}", str(batch.real.shape), "A dataset"
     )
-    fits = batch.real.dtype == torch.uint8 or (batch.real.is_floating_point() and bool(batch.real.abs().max() <= 1))
+    within = len(data.spec.shape) == 1 or bool(batch.real.abs().max() <= 1)
+    fits = batch.real.dtype == torch.uint8 or (batch.real.is_floating_point() and within)
     reach = f"{batch.real.dtype} from {batch.real.min():.3g} to {batch.real.max():.3g}"
     require(fits, "uint8, or float in [-1, 1]", reach, "A dataset")
     require(

@@ -103,6 +103,12 @@ class MLP(Architecture):
             width = self.discriminator_hidden[-1]
         return Discriminator(condition, layers, LabelledLogit(width, spec.classes, self.discriminator_label), width)
 
+    def classifier(self, spec: Spec) -> nn.Module:
+        """Return a fully connected network from samples to the logits of the classes, of D's hidden widths."""
+        hidden = self.discriminator_hidden
+        layers = stack(math.prod(spec.shape), hidden, self.activation, "none")
+        return nn.Sequential(nn.Flatten(), *layers, nn.Linear(hidden[-1], spec.classes))
+
 
 class Generator(nn.Module):
     """Latents [N, latent] to samples [N, *shape]."""
