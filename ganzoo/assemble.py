@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from torch import nn
 
+from . import changing
 from .api import Dataset, Game, Loss, Spec, with_latent
 from .config import parse_number
 from .data import Feed
@@ -17,8 +18,8 @@ from .device import Device
 from .errors import DataError, PluginError, RecipeError, did_you_mean
 from .game import TwoPlayer
 from .optimizers import build
-from .players import Plan, Player, Rule, phases_of
-from .recipe import Number, Part, Recipe, value_at
+from .players import Change, Plan, Player, Rule, phases_of
+from .recipe import Number, Part, Recipe, Schedule, value_at, values_at
 from .registry import Record, Registry
 from .seed import seed_of
 from .sync_batch_norm import synchronise
@@ -33,6 +34,7 @@ class Cast:
     nets: Mapping[str, nn.Module]
     spec: Spec  # of the data, and the recipe's latents
     rules: Sequence[Rule] = ()
+    changes: Sequence[Change] = ()
 
 
 def records(recipe: Recipe, registry: Registry) -> list[Record]:
@@ -70,8 +72,11 @@ def cast(recipe: Recipe, registry: Registry, spec: Spec) -> Cast:
     """Build the game, its networks and their regularizers for data of this spec, from the recipe's seed."""
     torch.manual_seed(seed_of(recipe.train.seed, "networks"))
     spec = with_latent(spec, recipe.latent.size, recipe.latent.prior)
-    game: Game = registry.build("game", recipe.game.name, recipe.game.options) if recipe.game else TwoPlayer()
-    rules = _rules(recipe, registry, game)
+    changes: list[Change] = []
+    game: Game = TwoPlayer()
+    if recipe.game:
+        game, changes = changing.build(recipe.name, registry, "game", recipe.game)
+    rules = _rules(recipe, registry, game, changes)
     nets = {}
     for network in sorted(game.roles):
         own = game.spec(spec)
@@ -80,7 +85,7 @@ def cast(recipe: Recipe, registry: Registry, spec: Spec) -> Cast:
         nets[network] = _network(recipe.architecture, registry, game, network, own)
     for rule in rules:
         _prepare(rule, game, nets)
-    return Cast(game, nets, spec, rules)
+    return Cast(game, nets, spec, rules, changes)
 
 
 def _network(part: Part, registry: Registry, game: Game, network: str, spec: Spec) -> nn.Module:
@@ -100,20 +105,15 @@ def _network(part: Part, registry: Registry, game: Game, network: str, spec: Spe
     return net
 
 
-def _rules(recipe: Recipe, registry: Registry, game: Game) -> list[Rule]:
-    """Build the regularizers, one instance for each discriminator."""
-    return [
-        Rule(
-            part.name,
-            discriminator,
-            registry.build("regularizer", part.name, part.options),
-            part.weight,
-            part.every,
-            leads=number == 0,
-        )
-        for part in recipe.regularizers
-        for number, discriminator in enumerate(sorted(game.discriminators))
-    ]
+def _rules(recipe: Recipe, registry: Registry, game: Game, changes: list[Change]) -> list[Rule]:
+    """Build the regularizers, one instance for each discriminator; note what is to change of them."""
+    rules = []
+    for part in recipe.regularizers:
+        for number, discriminator in enumerate(sorted(game.discriminators)):
+            regularizer, its = changing.build(recipe.name, registry, "regularizer", part)
+            changes += its
+            rules.append(Rule(part.name, discriminator, regularizer, part.weight, part.every, leads=number == 0))
+    return rules
 
 
 def _prepare(rule: Rule, game: Game, nets: Mapping[str, nn.Module]) -> None:
@@ -130,9 +130,11 @@ def trainer(recipe: Recipe, registry: Registry, device: Device, data: Dataset | 
     torch.manual_seed(seed_of(recipe.train.seed, "parts"))  # plugins may own parameters
     data = dataset(recipe, registry) if data is None else data
     parts = cast(recipe, registry, data.spec)
-    losses: dict[str, Loss] = {
-        name: registry.build("loss", recipe.loss.name, recipe.loss.options) for name in sorted(parts.game.discriminators)
-    }
+    losses: dict[str, Loss] = {}
+    changes = [*parts.changes]
+    for name in sorted(parts.game.discriminators):
+        losses[name], its = changing.build(recipe.name, registry, "loss", recipe.loss)
+        changes += its
     if recipe.train.sync_batch_norm and device.world.size > 1:
         parts = replace(parts, nets={name: synchronise(net, device.world) for name, net in parts.nets.items()})
     feed = Feed(data, device, recipe.train.seed, recipe.train.workers)
@@ -149,6 +151,7 @@ def trainer(recipe: Recipe, registry: Registry, device: Device, data: Dataset | 
         feed=feed,
         device=device,
         plan=plan(recipe, parts.game, device.world.size),
+        changes=changes,
     )
 
 
@@ -209,13 +212,18 @@ def _player(name: str, recipe: Recipe, parts: Cast, recorded: bool) -> Player:
     options |= own
     kind = str(options.pop("name", recipe.optimizer.name))
     lr = _rate(recipe, options.pop("lr", None), name)
+    options = changing.settings(recipe.name, "optimizer", options)
+    paces = changing.paces(options)
+    if paces or isinstance(lr, Schedule):  # the last values must do too, and torch knows which do
+        build(kind, values_at(options, 1.0), [nn.Parameter(torch.zeros(1))], value_at(lr, 1.0))
     return Player(
         name,
         side,
         owned,
-        build(kind, options, parameters, value_at(lr, 0.0), recorded=recorded),
+        build(kind, values_at(options, 0.0), parameters, value_at(lr, 0.0), recorded=recorded),
         lr,
         phases_of(_heard(parts.rules, game, name), side),
+        paces,
     )
 
 

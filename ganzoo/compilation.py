@@ -12,14 +12,16 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 from .api import Loss, Regularizer
 from .costs import Bill, Shown, bill
-from .players import Phase, Player
+from .players import Change, Phase, Player
 
 
 class CompiledBill:
     """Computes bills by compiled code, one compilation for each player and phase; `notes` tells what became of each."""
 
-    def __init__(self) -> None:
+    def __init__(self, changes: Sequence[Change] = ()) -> None:
         self.notes: list[str] = []
+        # a number would be part of the code, which would be compiled anew in every round
+        self._changing = {id(change.owner): change.what for change in changes if not change.in_place}
         self._compiled = torch.compile(bill, fullgraph=True, dynamic=False)
         self._known: dict[tuple[str, int], bool] = {}  # does this player's phase run compiled?
 
@@ -33,7 +35,7 @@ class CompiledBill:
     ) -> Bill:
         """Return what `bill` does; where that cannot be compiled it is computed as ever, and a note says so once."""
         key = player.name, player.phases.index(phase)
-        if key not in self._known and (reason := _mixing(phase, shown)):
+        if key not in self._known and (reason := _mixing(phase, shown) or self._moving(phase, losses, shown)):
             self._refuse(key, reason)
         if not self._known.get(key, True):
             return bill(player, phase, losses, weights, shown)
@@ -49,6 +51,14 @@ class CompiledBill:
             self._known[key] = True
             self.notes.append(f"compiled what {player.name} pays in {time.perf_counter() - started:.0f} s")
         return made
+
+    def _moving(self, phase: Phase, losses: Mapping[str, Loss], shown: Sequence[Shown]) -> str:
+        """Say which option of what takes part changes with time."""
+        parts: list[object] = [rule.regularizer for rule in phase.rules]
+        parts += [losses[one.name] for one in shown]
+        views = [getattr(view, "__self__", None) for one in shown for view in one.views]
+        parts += [part for part in views if getattr(type(part), "view", None) is not Regularizer.view]
+        return next((f"{self._changing[id(part)]} changes with time" for part in parts if id(part) in self._changing), "")
 
     def _refuse(self, key: tuple[str, int], reason: str) -> None:
         self._known[key] = False

@@ -14,11 +14,13 @@ import tomli_w
 
 from .errors import PluginError, RecipeError, did_you_mean
 from .options import check_options
-from .recipe import DataPart, Latent, Number, Part, Recipe, RegularizerPart, Schedule, Stage, Train, value_at
+from .recipe import DataPart, HalfLife, Latent, Number, Part, Recipe, RegularizerPart, Schedule, Stage, Train, value_at
 
 MAX_BYTES = 1_000_000  # a recipe is a page of text; anything larger is a mistake or an attack
 TOO_DEEP = "is nested too deeply; a recipe has tables and values only"
 KEYS = {"from": "start", "to": "stop", "shape": "shape", "begin": "begin", "end": "end"}  # of a schedule in a recipe
+HALF_LIFE = {"half_life", "ramp"}  # of train.ema, in place of a decay
+ENDS = (0.0, 1.0)  # shares of the run; a schedule never leaves the values it has there
 PARTS = ("data", "architecture", "loss", "regularizer", "game", "latent", "optimizer", "train")
 TABLES = (*PARTS, "stages", "presets", "provenance")
 TEXTS = ("name", "summary", "tier")
@@ -207,7 +209,7 @@ class Draft:
         return RegularizerPart(name, table, weight, owned.get("every", 1))
 
     def _train(self, table: dict[str, Any]) -> Train:
-        ema = parse_number(self.name, table.pop("ema", 0.999), "train.ema")
+        ema = self._ema(table.pop("ema", 0.999))
         train: Train = _checked(self.name, "train", Train, table)
         self._positive("train", samples=train.samples, batch=train.batch, accumulate=train.accumulate, keep=train.keep)
         for key in ("log", "grid", "checkpoint"):
@@ -225,9 +227,26 @@ class Draft:
                 "cut the batch; set train.micro_batch=0 or train.accumulate=1"
             )
         self._divides(train.accumulate, "train.batch", train.batch)
-        if not all(0 <= value_at(ema, share) < 1 for share in (0.0, 0.5, 1.0)):
-            raise RecipeError(f"recipe {self.name!r}: train.ema must lie in [0, 1)")
         return replace(train, ema=ema)
+
+    def _ema(self, value: Any) -> Number | HalfLife:
+        """Return the decay of the averages, or the half-life that a table { half_life, ramp } gives."""
+        if not isinstance(value, Mapping) or not HALF_LIFE & value.keys():
+            decay = parse_number(self.name, value, "train.ema")
+            if not all(0 <= value_at(decay, share) < 1 for share in ENDS):
+                raise RecipeError(f"recipe {self.name!r}: train.ema must lie in [0, 1)")
+            return decay
+        for key in value.keys() - HALF_LIFE:
+            raise RecipeError(f"recipe {self.name!r}: train.ema has no {key!r}{did_you_mean(str(key), HALF_LIFE)}")
+        if "half_life" not in value:
+            raise RecipeError(f"recipe {self.name!r}: train.ema has a ramp and lacks the half_life; give it in samples")
+        half_life = parse_number(self.name, value["half_life"], "train.ema.half_life")
+        ramp = parse_number(self.name, value.get("ramp", 0.0), "train.ema.ramp")
+        if isinstance(ramp, Schedule) or ramp < 0:
+            raise RecipeError(f"recipe {self.name!r}: train.ema.ramp must be a share of the samples seen, from 0 on")
+        if min(value_at(half_life, share) for share in ENDS) < 0:
+            raise RecipeError(f"recipe {self.name!r}: train.ema.half_life must be a number of samples, from 0 on")
+        return HalfLife(half_life=half_life, ramp=ramp)
 
     def _stage(self, number: int, table: Any, train: Train) -> Stage:
         stage: Stage = _checked(self.name, f"stages.{number}", Stage, self._table(f"stages.{number}", table))

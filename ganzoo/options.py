@@ -40,6 +40,14 @@ class Option:
         """What a value must be, in words: "a number", "text", "one of 'a', 'b'"."""
         return _describe(self.annotation)
 
+    def accepts(self, value: Any) -> bool:
+        """Is a value of the type that it asks for?"""
+        try:
+            _convert(self.annotation, value)
+        except _MismatchError:
+            return False
+        return True
+
 
 def options_of(obj: Any) -> dict[str, Option]:
     """Return the options of a class or function in the order of its signature; PluginError if one is not keyword-only."""

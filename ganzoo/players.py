@@ -10,9 +10,9 @@ import torch
 from torch import nn
 
 from .api import Progress, Regularizer, Side
-from .recipe import Number, Stage, value_at
+from .recipe import HalfLife, Number, Schedule, Stage, value_at, values_at
 
-__all__ = ["Act", "Phase", "Plan", "Player", "Rule", "largest_divisor", "phases_of"]
+__all__ = ["Act", "Change", "Phase", "Plan", "Player", "Rule", "largest_divisor", "phases_of"]
 
 
 @dataclass(frozen=True)
@@ -40,6 +40,29 @@ class Phase:
     every: int = 1
 
 
+@dataclass(frozen=True)
+class Change:
+    """An option of a loss, regularizer or game that follows a schedule: an attribute or a buffer of its own name."""
+
+    owner: nn.Module
+    what: str  # as in "option 'gamma' of regularizer 'it'"
+    option: str
+    schedule: Schedule
+
+    @property
+    def in_place(self) -> bool:
+        """Does it change in memory, where code that was compiled or recorded finds it?"""
+        return isinstance(getattr(self.owner, self.option), torch.Tensor)
+
+    def follow(self, share: float) -> None:
+        """Give the option the value of this share of the run."""
+        value = self.schedule.at(share)
+        if self.in_place:
+            getattr(self.owner, self.option).fill_(value)
+        else:
+            setattr(self.owner, self.option, value)
+
+
 @dataclass
 class Player:
     """The networks that one optimizer trains."""
@@ -50,6 +73,7 @@ class Player:
     optimizer: torch.optim.Optimizer
     lr: Number
     phases: tuple[Phase, ...]
+    paces: Mapping[str, Number | tuple[Number, ...]] = field(default_factory=dict)  # what else of the optimizer changes
     turns: int = 0  # taken so far: lazy phases count them
     parameters: list[nn.Parameter] = field(init=False)
 
@@ -57,9 +81,10 @@ class Player:
         self.parameters = [entry for group in self.optimizer.param_groups for entry in group["params"]]
 
     def pace(self, share: float) -> None:
-        """Take the learning rate of this share of the run."""
-        rate = value_at(self.lr, share)
+        """Take the learning rate of this share of the run, and whatever else of the optimizer follows a schedule."""
+        rate, others = value_at(self.lr, share), values_at(self.paces, share)
         for group in self.optimizer.param_groups:
+            group.update(others)
             if isinstance(group["lr"], torch.Tensor):  # where a recorded step reads it
                 group["lr"].fill_(rate)
             else:
@@ -106,7 +131,7 @@ class Plan:
     stages: tuple[Stage, ...] = ()
     latent: int = 128
     prior: str = "normal"
-    ema: Number = 0.999
+    ema: Number | HalfLife = 0.999
     accumulate: int = 1
     micro_batches: tuple[int, ...] = ()  # samples computed at once at most, in each stage; none: as accumulate says
     seed: int = 0
@@ -129,7 +154,8 @@ class Plan:
         for number, stage in enumerate(self.stages):
             if samples < start + stage.samples or number == len(self.stages) - 1:
                 share = min((samples - start) / stage.samples, 1.0)
-                progress = Progress(samples, self.total, rounds, number, share, stage.size)
+                grew = number > 0 and self.stages[number - 1].size != stage.size
+                progress = Progress(samples, self.total, rounds, number, share, stage.size, grew)
                 return progress, stage.batch or self.batch, stage.turns or self.turns
             start += stage.samples
         share = min(samples / self.samples, 1.0)

@@ -40,6 +40,33 @@ def value_at(number: Number, share: float) -> float:
     return number.at(share) if isinstance(number, Schedule) else number
 
 
+def values_at(options: Mapping[str, Any], share: float) -> dict[str, Any]:
+    """Return options with the values of this share of the run in place of schedules, also of those in lists."""
+    return {key: _value_at(value, share) for key, value in options.items()}
+
+
+def _value_at(value: Any, share: float) -> Any:
+    return tuple(value_at(entry, share) for entry in value) if isinstance(value, list | tuple) else value_at(value, share)
+
+
+@dataclass(frozen=True, kw_only=True)
+class HalfLife:
+    """An average of weights by half-life: what is so many samples old counts half (StyleGAN2, StyleGAN2-ADA, R3GAN).
+
+    With a ramp the half-life is at most that share of the samples seen (StyleGAN2-ADA, arXiv:2006.06676).
+    """
+
+    half_life: Number  # real samples; 0: no averaging
+    ramp: float = 0.0  # 0: no limit
+
+    def decay(self, samples: int, before: int, share: float) -> float:
+        """Return the share of the average that survives a round of so many samples, after so many before it."""
+        half_life = value_at(self.half_life, share)
+        if self.ramp:
+            half_life = min(half_life, self.ramp * before)
+        return 0.5 ** (samples / half_life) if half_life > 0 else 0.0
+
+
 @dataclass(frozen=True)
 class Part:
     """One plugin, or the optimizer, with its options as the recipe gives them."""
@@ -90,7 +117,7 @@ class Train:
     samples: int = 300_000  # real samples seen in the whole run
     batch: int = 64  # samples of one turn
     turns: tuple[str, ...] = ()  # one round; empty: each player of the game once, discriminators first
-    ema: Number = 0.999  # share of the average that survives a round; 0: no averaging
+    ema: Number | HalfLife = 0.999  # share of the average that survives a round; 0: no averaging
     precision: Literal["auto", "fp32", "tf32", "bf16"] = "auto"  # auto: bf16 where the hardware has it
     memory_format: Literal["auto", "channels_last", "contiguous"] = "auto"  # of images; auto: channels_last where it pays
     compile: Literal["auto", "on", "off"] = "auto"  # torch.compile of costs; auto: where that was measured to pay

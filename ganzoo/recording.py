@@ -6,7 +6,7 @@ first two are copied into place, for the third there is one recording each. Noth
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from .api import Batch
-from .players import Act, Rule
+from .players import Act, Change, Player, Rule
 from .recipe import Schedule
 
 Draw = tuple[Batch, Tensor]
@@ -104,11 +104,23 @@ def _layout(draw: Draw) -> tuple[object, ...]:
     return tuple((tuple(x.shape), x.dtype) for x in (batch.real, *batch.cond.values(), z))
 
 
-def reason_against(staged: Sequence[object], rules: Sequence[Rule], processes: int) -> str:
+def reason_against(
+    staged: Sequence[object],
+    rules: Sequence[Rule],
+    changes: Sequence[Change] = (),
+    players: Iterable[Player] = (),
+    processes: int = 1,
+) -> str:
     """Say what would make a replay differ from a round, or nothing."""
     for one in staged:
         return f"{type(one).__name__} changes with time"
     for rule in rules:
         if isinstance(rule.weight, Schedule):
             return f"the weight of {rule.name!r} changes with time"
+    for change in changes:
+        if not change.in_place:
+            return f"{change.what} changes with time"
+    for player in players:
+        for option in player.paces:
+            return f"the optimizer's {option!r} of player {player.name!r} changes with time"
     return "several processes exchange their gradients" if processes > 1 else ""

@@ -129,7 +129,9 @@ def load(place: str | Path, device: str = "auto", *, precision: str = "", averag
 
 
 def _announce(parts: assemble.Cast, progress: Progress) -> None:
-    """Let networks that change with time know where their training stood."""
+    """Let what changes with time know where its training stood."""
+    for change in parts.changes:
+        change.follow(progress.share)
     for root in (*parts.nets.values(), parts.game):
         for module in root.modules():
             if isinstance(module, Staged):

@@ -18,10 +18,10 @@ from .api import Batch, Game, Loss, Progress, Staged
 from .costs import Shown, bill, total
 from .data import Feed
 from .device import Device
-from .ema import Average
+from .ema import Average, decay_of
 from .errors import PluginError, RunFailed
 from .game import Duel, Scene
-from .players import Act, Phase, Plan, Player, Rule
+from .players import Act, Change, Phase, Plan, Player, Rule
 from .recipe import value_at
 from .recording import GraphRecorder, Play, RecordedRounds, reason_against
 from .seed import latents, seed_of
@@ -69,9 +69,10 @@ class Trainer:
         feed: Feed,
         device: Device,
         plan: Plan,
+        changes: Sequence[Change] = (),
     ) -> None:
         self.game, self.nets, self.players, self.losses, self.rules = game, nets, players, losses, tuple(rules)
-        self.feed, self.device, self.plan = feed, device, plan
+        self.feed, self.device, self.plan, self.changes = feed, device, plan, tuple(changes)
         self.averages = {name: Average(net) for name, net in nets.items() if name not in game.discriminators}
         self.samples = 0
         self._share = 0.0  # of the run, at the start of the round: what schedules follow
@@ -83,7 +84,7 @@ class Trainer:
         self._met = {name: [r.regularizer for r in self.rules if r.discriminator == name] for name in losses}
         self._notes: list[str] = []
         self._rounds = self._recorded() if device.records else self.play
-        self._compiled = _compiled() if device.compiles else None
+        self._compiled = _compiled(self.changes) if device.compiles else None
         self._bill = self._compiled or bill
         self._buffers = [b for module in (*nets.values(), game) for b in module.buffers() if b.is_floating_point()]
         self.span: Callable[[str], AbstractContextManager[None]] = lambda name: nullcontext()  # who wants to time the parts
@@ -108,7 +109,7 @@ class Trainer:
 
     def _recorded(self) -> Play:
         """Return what plays rounds from recordings, or as ever where a replay would not be the round."""
-        reason = reason_against(self._staged, self.rules, self.device.world.size)
+        reason = reason_against(self._staged, self.rules, self.changes, self.players.values(), self.device.world.size)
         if reason:
             self._notes.append(f"rounds are not recorded but played as ever: {reason}")
             return self.play
@@ -122,6 +123,8 @@ class Trainer:
     def announce(self) -> Progress:
         """Tell everything that changes with time where the training stands."""
         progress = self.progress
+        for change in self.changes:
+            change.follow(progress.share)
         for module in self._staged:
             module.on_progress(progress)
         return progress
@@ -147,23 +150,23 @@ class Trainer:
         """Let every turn of one round be played; all of its randomness follows from the seed and the round's number."""
         world = self.device.world
         torch.manual_seed(seed_of(self.plan.seed, "round", self.rounds, *([] if world.leads else [world.rank])))
-        progress, size, turns = self.plan.at(self.samples, self.rounds)
-        self._share = progress.share
+        start, size, turns = self.plan.at(self.samples, self.rounds)
+        self._share = start.share
         self.announce()
-        acts = self._acts(turns, self.plan.pieces(progress.stage, size // world.size))
+        acts = self._acts(turns, self.plan.pieces(start.stage, size // world.size))
         for player in {act.player.name: act.player for act in acts}.values():
-            player.pace(progress.share)
+            player.pace(start.share)
         with self.span("data"):
-            draws = [self._draw(number, size, progress.size) for number, act in enumerate(acts) if not act.answers]
+            draws = [self._draw(number, size, start.size) for number, act in enumerate(acts) if not act.answers]
         self.terms += self._rounds(acts, draws)
         self.rounds += 1
         progress = self.progress
         with self.span("after"):
             world.average(self._buffers)
             self.game.after_round(self.nets, progress)
-            decay = value_at(self.plan.ema, progress.share)
+            decay = decay_of(self.plan.ema, start, progress)
             for average in self.averages.values():
-                average.update(decay, self.rounds)
+                average.update(decay)
 
     def _acts(self, turns: Sequence[str], pieces: int) -> list[Act]:
         """Return what the turns of a round amount to, and count them: who answers whom, and which lazy phases are due."""
@@ -321,11 +324,11 @@ class Trainer:
         return Report(self.progress, {term: sum(entries) / len(entries) for term, entries in sums.items()})
 
 
-def _compiled() -> CompiledBill:
+def _compiled(changes: Sequence[Change]) -> CompiledBill:
     """Import the compiler only where it is asked for: it takes as long as torch itself."""
     from .compilation import CompiledBill
 
-    return CompiledBill()
+    return CompiledBill(changes)
 
 
 def _attached(scenes: Sequence[Scene]) -> bool:

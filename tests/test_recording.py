@@ -89,9 +89,9 @@ def test_what_changes_with_time_is_played_as_ever_and_told():
 
 def test_what_makes_a_replay_differ_from_a_round():
     rising = Rule("r1", "D", R1(), Schedule(start=0.0, stop=1.0))
-    assert reason_against([], [rising], 1) == "the weight of 'r1' changes with time"
-    assert "several processes" in reason_against([], [], 2)
-    assert reason_against([], [Rule("r1", "D", R1())], 1) == ""
+    assert reason_against([], [rising]) == "the weight of 'r1' changes with time"
+    assert "several processes" in reason_against([], [], processes=2)
+    assert reason_against([], [Rule("r1", "D", R1())]) == ""
 
 
 @pytest.mark.parametrize("name", ["adam", "adamw", "rmsprop", "sgd"])
