@@ -39,6 +39,7 @@ __all__ = [
     "Spec",
     "Staged",
     "TensorDataset",
+    "Truncatable",
     "did_you_mean",
     "fingerprint_of",
 ]
@@ -103,6 +104,18 @@ class Staged(Protocol):
 
     def on_progress(self, progress: Progress) -> None:
         """Adapt to where the training stands."""
+
+
+@runtime_checkable
+class Truncatable(Protocol):
+    """A generator that can draw its samples nearer to their mean by itself, as StyleGAN does in the space of its styles.
+
+    Sampling calls it before and, with 1, after it has drawn truncated samples; a training never does. Where a generator
+    is none, normal latents are drawn again until each number lies within so many standard deviations, as BigGAN has it.
+    """
+
+    def truncate(self, psi: float) -> None:
+        """Draw from now on at this distance from the mean: 1 as trained, 0 the mean itself."""
 
 
 class DiscriminatorOutput(NamedTuple):
