@@ -49,16 +49,16 @@ class SelfAttention(nn.Module):
         return added
 
 
-def attention_after(resolution: int, sizes: Sequence[int], option: str) -> int:
+def attention_after(resolution: int, sizes: Sequence[int], role: str) -> int:
     """Return the place of the first map of a network that has this resolution; -1 where it is 0: no attention.
 
-    `sizes` are the network's maps in pixels; PluginError, which names the architecture's option, where none fits.
+    `sizes` are the network's maps in pixels; PluginError, which names the network's role, where none fits.
     """
     if resolution == 0:
         return -1
     if resolution not in sizes:
         offered = ", ".join(str(size) for size in dict.fromkeys(sizes))
-        raise PluginError(f"{option!r} finds no map of {resolution} pixels; give one of {offered}, or 0 for no attention")
+        raise PluginError(f"the {role}'s attention finds no map of {resolution} pixels; give one of {offered}")
     return list(sizes).index(resolution)
 
 

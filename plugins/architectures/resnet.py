@@ -68,7 +68,7 @@ class ResNet(Architecture):
         else:
             widths = self._pyramid("generator_width", self.generator_width or 1024, size)
         sizes = [8 * 2**index for index in range(len(widths) - 1)]
-        attention = attention_after(self.generator_attention, sizes, "generator_attention")
+        attention = attention_after(self.attention_in(size)[0], sizes, "generator")
         return Generator(spec.latent, widths, channels, spec.classes, attention)
 
     def discriminator(self, spec: Spec) -> nn.Module:
@@ -79,10 +79,14 @@ class ResNet(Architecture):
         else:
             widths, halvings = self._pyramid("discriminator_width", self.discriminator_width or 1024, size)[::-1], 5
         sizes = [size >> min(index + 1, halvings) for index in range(len(widths))]
-        attention = attention_after(self.discriminator_attention, sizes, "discriminator_attention")
+        attention = attention_after(self.attention_in(size)[1], sizes, "discriminator")
         return Discriminator(
             widths, halvings, channels, spec.classes, pool=self.pool, attention=attention, label=self.discriminator_label
         )
+
+    def attention_in(self, size: int) -> tuple[int, int]:
+        """Return at how many pixels G and D attend in images of this size."""
+        return self.generator_attention, self.discriminator_attention
 
     def _pyramid(self, option: str, width: int, size: int) -> list[int]:
         """Channels from the innermost to the outermost resolution; 128 pixels have the innermost width once more."""
