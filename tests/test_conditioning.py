@@ -6,7 +6,7 @@ import math
 
 import pytest
 import torch
-from ganzoo_plugins.losses.zero import Zero
+from ganzoo_plugins.losses.zero_loss import ZeroLoss
 from ganzoo_plugins.regularizers.adc import ADC
 from ganzoo_plugins.regularizers.auxiliary_classifier import AuxiliaryClassifier
 from ganzoo_plugins.regularizers.conditional_contrastive import ConditionalContrastive
@@ -375,14 +375,14 @@ def test_sizes_that_cannot_be_are_refused(head, option):
 
 def test_zero_costs_nothing():
     real, fake = torch.randn(6, 2, requires_grad=True), torch.randn(6, 2, requires_grad=True)
-    for value in (Zero().discriminator(real, fake), Zero().generator(fake, None)):
+    for value in (ZeroLoss().discriminator(real, fake), ZeroLoss().generator(fake, None)):
         assert value.item() == 0
         (gradient,) = torch.autograd.grad(value, fake)
         assert gradient.abs().max() == 0
 
 
 def test_with_zero_the_multi_hinge_is_the_whole_game():
-    trainer = tiny_trainer(loss=Zero, regularizers={"it": MultiHinge}, data=tiny_data(classes=3))
+    trainer = tiny_trainer(loss=ZeroLoss, regularizers={"it": MultiHinge}, data=tiny_data(classes=3))
     before = {name: [p.detach().clone() for p in net.parameters()] for name, net in trainer.nets.items()}
     trainer.round()
     for name, net in trainer.nets.items():

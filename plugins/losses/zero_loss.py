@@ -10,7 +10,7 @@ from torch import Tensor
 from ganzoo.api import Loss
 
 
-class Zero(Loss):
+class ZeroLoss(Loss):
     """Costs nothing, for recipes whose regularizers are the whole game (so MHingeGAN, arXiv:1912.04216).
 
     Both sides are 0 with a gradient of 0; what D and G want then stands in penalties of side "both".
