@@ -9,6 +9,7 @@ from typing import ClassVar, Literal
 from torch import Tensor, nn
 
 from ganzoo.api import Architecture, DiscriminatorOutput, PluginError, Spec
+from ganzoo.layers.attention import SelfAttention, attention_after
 from ganzoo.layers.conditional import LabelledLatent, LabelledLogit, LabelledMap, LabelUse
 from ganzoo.layers.images import image_format
 from ganzoo.layers.projections import FromPixel, ToPixel
@@ -25,7 +26,9 @@ class DCGAN(Architecture):
     sample on its own (group norm of one group), as gradient penalties need it.
     With classes, G sees an embedding of the label beside z. `discriminator_label` is how D sees the label: "concatenation"
     is one more input channel (arXiv:1411.1784), "projection" adds features times an embedding (arXiv:1802.05637), "heads"
-    has a logit for each class, of which the label's counts, and "none" leaves it to a regularizer.
+    has a logit for each class, of which the label's counts, and "none" leaves it to a regularizer. `outputs` above 1 makes
+    D give a vector of so many numbers a sample, which losses such as `cramer` and `mmd` compare. `generator_attention` and
+    `discriminator_attention` put self-attention (arXiv:1805.08318) after the layer of that many pixels; 0 is none.
     Weights start from N(0, 0.02), norm scales from N(1, 0.02). A convolution has a bias where no norm follows; D's last has
     none. Deviation: kernels of 4, as in the later ports, where the paper has 5.
     """
@@ -43,6 +46,9 @@ class DCGAN(Architecture):
         generator_norm: Literal["batch", "none"] = "batch",
         discriminator_norm: Literal["batch", "layer", "none"] = "batch",
         discriminator_label: LabelUse = "concatenation",
+        generator_attention: int = 0,
+        discriminator_attention: int = 0,
+        outputs: int = 1,
         embedding: int = 50,
     ) -> None:
         self.width = width
@@ -50,16 +56,27 @@ class DCGAN(Architecture):
         self.generator_norm: Norm = generator_norm
         self.discriminator_norm: Norm = discriminator_norm
         self.discriminator_label: LabelUse = discriminator_label
+        self.generator_attention = generator_attention
+        self.discriminator_attention = discriminator_attention
+        self.outputs = outputs
         self.embedding = embedding
-        for option, value, least in (("width", width, 1), ("kernel", kernel, 2), ("embedding", embedding, 1)):
+        limits = (("width", width, 1), ("kernel", kernel, 2), ("outputs", outputs, 1), ("embedding", embedding, 1))
+        for option, value, least in limits:
             if value < least:
                 raise PluginError(f"architecture 'dcgan' needs a {option!r} of at least {least}, not {value}")
+        if outputs > 1 and discriminator_label in ("projection", "heads"):
+            raise PluginError(
+                f"architecture 'dcgan' has one logit to which discriminator_label = {discriminator_label!r} applies, and "
+                f'not {outputs}; set outputs = 1, or the label to "concatenation" or "none"'
+            )
 
     def generator(self, spec: Spec) -> nn.Module:
         """Return the transposed-convolutional generator."""
         channels, size = image_format(spec, "dcgan")
         condition = LabelledLatent(spec.latent, spec.classes, self.embedding)
-        return Generator(condition, self._widths(size)[::-1], channels, self.kernel, self.generator_norm)
+        widths = self._widths(size)[::-1]
+        attention = attention_after(self.generator_attention, [4 << index for index in range(len(widths))], "generator")
+        return Generator(condition, widths, channels, self.kernel, self.generator_norm, attention)
 
     def discriminator(self, spec: Spec) -> nn.Module:
         """Return the convolutional discriminator."""
@@ -67,7 +84,9 @@ class DCGAN(Architecture):
         condition = LabelledMap(channels, size, spec.classes if self.discriminator_label == "concatenation" else 0)
         widths = self._widths(size)
         label = LabelledLogit(widths[-1] * 16, spec.classes, self.discriminator_label)
-        return Discriminator(condition, widths, self.kernel, self.discriminator_norm, label)
+        sizes = [size >> index for index in range(1, len(widths) + 1)]
+        attention = attention_after(self.discriminator_attention, sizes, "discriminator")
+        return Discriminator(condition, widths, self.kernel, self.discriminator_norm, label, attention, self.outputs)
 
     def _widths(self, size: int) -> list[int]:
         """Channels from the highest hidden resolution, size / 2, down to 4x4."""
@@ -77,16 +96,17 @@ class DCGAN(Architecture):
 class Generator(nn.Module):
     """Latents [N, latent] to images [N, channels, size, size] in [-1, 1]."""
 
-    def __init__(self, condition: LabelledLatent, widths: list[int], channels: int, kernel: int, norm: Norm) -> None:
+    def __init__(
+        self, condition: LabelledLatent, widths: list[int], channels: int, kernel: int, norm: Norm, attention: int = -1
+    ) -> None:
         super().__init__()
         self.condition = condition
-        layers: list[nn.Module] = [
-            FromPixel(condition.width, widths[0], 4, bias=norm == "none"),
-            *normed(norm, widths[0]),
-            nn.ReLU(),
-        ]
-        for width, out in pairwise(widths):
-            layers += [up(width, out, kernel, bias=norm == "none"), *normed(norm, out), nn.ReLU()]
+        first: nn.Module = FromPixel(condition.width, widths[0], 4, bias=norm == "none")
+        doubling = [up(width, out, kernel, bias=norm == "none") for width, out in pairwise(widths)]
+        layers: list[nn.Module] = []
+        for index, (layer, width) in enumerate(zip([first, *doubling], widths, strict=True)):
+            layers += [layer, *normed(norm, width), nn.ReLU()]
+            layers += [SelfAttention(width)] if index == attention else []
         self.layers = nn.Sequential(*layers, up(widths[-1], channels, kernel, bias=True), nn.Tanh())
         self.layers.apply(initialise)
 
@@ -96,17 +116,28 @@ class Generator(nn.Module):
 
 
 class Discriminator(nn.Module):
-    """Images [N, channels, size, size] to logits [N] and the flat 4x4 feature map."""
+    """Images [N, channels, size, size] to logits [N], or [N, outputs], and the flat 4x4 feature map."""
 
-    def __init__(self, condition: LabelledMap, widths: list[int], kernel: int, norm: Norm, label: LabelledLogit) -> None:
+    def __init__(
+        self,
+        condition: LabelledMap,
+        widths: list[int],
+        kernel: int,
+        norm: Norm,
+        label: LabelledLogit,
+        attention: int = -1,
+        outputs: int = 1,
+    ) -> None:
         super().__init__()
         self.feature_width = widths[-1] * 16
         self.condition = condition
-        layers: list[nn.Module] = [down(condition.channels, widths[0], kernel, bias=True), nn.LeakyReLU(0.2)]
-        for width, out in pairwise(widths):
-            layers += [down(width, out, kernel, bias=norm == "none"), *normed(norm, out), nn.LeakyReLU(0.2)]
+        layers: list[nn.Module] = []
+        for index, (width, out) in enumerate(pairwise([condition.channels, *widths])):
+            norms = normed(norm, out) if index else []
+            layers += [down(width, out, kernel, bias=not norms), *norms, nn.LeakyReLU(0.2)]
+            layers += [SelfAttention(out)] if index == attention else []
         self.layers = nn.Sequential(*layers)
-        self.logit = ToPixel(widths[-1], label.outputs, 4, bias=False)
+        self.logit = ToPixel(widths[-1], outputs * label.outputs, 4, bias=False)
         self.labelled = label
         self.apply(initialise)
 
