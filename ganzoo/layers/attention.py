@@ -13,25 +13,22 @@ from ganzoo.api import PluginError
 
 __all__ = ["SelfAttention", "attention_after", "attention_maps"]
 
-LEAST = 8  # channels: queries and keys have an eighth of them
-
 
 class SelfAttention(nn.Module):
     """Every pixel sees the whole map (SAGAN, Zhang et al. 2019, arXiv:1805.08318): [N, C, H, W] to the same shape.
 
     x + gamma * out(softmax(query(x)^T key(x)) value(x)) with 1x1 convolutions without bias; gamma starts at zero, so that a
-    network begins as the one without attention. As in the authors' code, keys and queries have C/8 channels, values C/2,
-    and keys and values are max-pooled by two, which leaves a quarter of the pixels to attend to.
+    network begins as the one without attention. As in the authors' code, keys and queries have C/8 channels, values C/2
+    (at least one), and keys and values are max-pooled by two, which leaves a quarter of the pixels to attend to.
     """
 
     def __init__(self, channels: int) -> None:
         super().__init__()
-        if channels < LEAST:
-            raise PluginError(f"self-attention needs at least {LEAST} channels, not {channels}; widen the network")
-        self.query = nn.Conv2d(channels, channels // 8, 1, bias=False)
-        self.key = nn.Conv2d(channels, channels // 8, 1, bias=False)
-        self.value = nn.Conv2d(channels, channels // 2, 1, bias=False)
-        self.out = nn.Conv2d(channels // 2, channels, 1, bias=False)
+        narrow, half = max(channels // 8, 1), max(channels // 2, 1)
+        self.query = nn.Conv2d(channels, narrow, 1, bias=False)
+        self.key = nn.Conv2d(channels, narrow, 1, bias=False)
+        self.value = nn.Conv2d(channels, half, 1, bias=False)
+        self.out = nn.Conv2d(half, channels, 1, bias=False)
         self.gamma = nn.Parameter(torch.zeros(()))
         for layer in (self.query, self.key, self.value, self.out):
             nn.init.xavier_uniform_(layer.weight)
