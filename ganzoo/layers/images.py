@@ -12,12 +12,15 @@ SIZES = (16, 32, 64, 128)
 
 
 def image_format(spec: Spec, architecture: str, sizes: Sequence[int] = SIZES) -> tuple[int, int]:
-    """Return channels and size in pixels of square grey or colour images; PluginError where the spec is anything else."""
-    if len(spec.shape) != 3 or spec.shape[0] not in (1, 3) or spec.shape[1] != spec.shape[2] or spec.shape[1] not in sizes:
+    """Return channels and size in pixels of square images; PluginError where the spec is anything else.
+
+    There may be any number of channels: a discriminator that is shown several images at once has those of all of them.
+    """
+    if len(spec.shape) != 3 or spec.shape[0] < 1 or spec.shape[1] != spec.shape[2] or spec.shape[1] not in sizes:
         allowed = ", ".join(str(size) for size in sizes)
         raise PluginError(
             f"architecture {architecture!r} cannot make samples of shape {tuple(spec.shape)}; "
-            f"give square images of 1 or 3 channels and {allowed} pixels (data.size)"
+            f"give square images of {allowed} pixels (data.size)"
         )
     if spec.latent < 1:
         raise PluginError(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import ClassVar, Literal
+from typing import Literal
 
 import torch
 from torch import Tensor
@@ -27,10 +27,6 @@ class ADA(Adaptive):
     Deviations: blits move pixels and are not resampled; mirror images at a border repeat its pixels where something is
     resampled; p has 1 for its upper bound, where the authors' code lets it grow on.
     """
-
-    expected_failures: ClassVar[Mapping[str, str]] = {
-        "accumulation-equals-the-batch": "each piece of a batch draws augmentations of its own"
-    }
 
     def __init__(
         self,

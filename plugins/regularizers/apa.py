@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import ClassVar
-
 import torch
 from torch import Tensor
 
@@ -22,10 +19,6 @@ class APA(Adaptive):
     Deviations: the fakes are those of the same turn, with their own labels, where the authors' code keeps those of G's last
     turn; p has 1 for its upper bound.
     """
-
-    expected_failures: ClassVar[Mapping[str, str]] = {
-        "accumulation-equals-the-batch": "each piece of a batch draws for itself which samples are replaced"
-    }
 
     def __init__(self, *, probability: float = 0.0, target: float = 0.6, interval: int = 4, ramp: int = 500_000) -> None:
         super().__init__("apa", probability, target, interval, ramp)
