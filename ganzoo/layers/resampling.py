@@ -12,7 +12,24 @@ from torch import Tensor, nn
 
 from ganzoo.api import PluginError
 
-__all__ = ["ConvolveHalve", "DoubleConvolve"]
+__all__ = ["ConvolveHalve", "DoubleConvolve", "convolve_halve", "double_convolve"]
+
+
+def double_convolve(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+    """Return conv(nearest-neighbour doubling of x), [N, out, 2H, 2W]; weight [out, in, k, k] with odd k keeps the size."""
+    kernel = _summed(weight).flip(2, 3).transpose(0, 1)
+    return F.conv_transpose2d(x, kernel, bias, stride=2, padding=weight.shape[-1] // 2)
+
+
+def convolve_halve(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+    """Return the 2x2 mean of conv(x), [N, out, H/2, W/2]; weight [out, in, k, k] with odd k keeps the size."""
+    return F.conv2d(x, _summed(weight) / 4, bias, stride=2, padding=weight.shape[-1] // 2)
+
+
+def _summed(weight: Tensor) -> Tensor:
+    """Return a kernel's sum over the four shifts by no or one pixel each way, one wider than the kernel; float32."""
+    rows = F.pad(weight, (0, 0, 0, 1)) + F.pad(weight, (0, 0, 1, 0))
+    return F.pad(rows, (0, 1)) + F.pad(rows, (1, 0))
 
 
 class _Folded(nn.Conv2d):
@@ -23,19 +40,13 @@ class _Folded(nn.Conv2d):
             raise PluginError(f"{type(self).__name__} needs an odd kernel, which keeps the size, not {kernel}")
         super().__init__(width, out, kernel, padding=kernel // 2, bias=bias)
 
-    def _summed(self) -> Tensor:
-        """Return the kernel's sum over the four shifts by no or one pixel each way, one wider than the kernel; float32."""
-        rows = F.pad(self.weight, (0, 0, 0, 1)) + F.pad(self.weight, (0, 0, 1, 0))
-        return F.pad(rows, (0, 1)) + F.pad(rows, (1, 0))
-
 
 class DoubleConvolve(_Folded):
     """conv(nearest-neighbour doubling of x): [N, width, H, W] to [N, out, 2H, 2W]."""
 
     def forward(self, input: Tensor) -> Tensor:
         """Return the map of twice the size."""
-        kernel = self._summed().flip(2, 3).transpose(0, 1)
-        return F.conv_transpose2d(input, kernel, self.bias, stride=2, padding=self.kernel_size[0] // 2)
+        return double_convolve(input, self.weight, self.bias)
 
 
 class ConvolveHalve(_Folded):
@@ -43,4 +54,4 @@ class ConvolveHalve(_Folded):
 
     def forward(self, input: Tensor) -> Tensor:
         """Return the map of half the size."""
-        return F.conv2d(input, self._summed() / 4, self.bias, stride=2, padding=self.kernel_size[0] // 2)
+        return convolve_halve(input, self.weight, self.bias)
