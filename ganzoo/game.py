@@ -126,11 +126,15 @@ class TwoPlayer(Game):
     teams: Mapping[str, tuple[str, ...]] = {"D": ("D",), "G": ("G",)}
     shared = True
 
+    def fakes(self, nets: Mapping[str, nn.Module], z: Tensor, cond: Cond) -> Tensor:
+        """Return what D is shown of latents: by default the samples themselves."""
+        return self.sample(nets, z, cond)
+
     def play(self, nets: Mapping[str, nn.Module], batch: Batch, z: Tensor, acting: str) -> Scene:
         """Let D face the batch and what G makes of z under the same conditions."""
 
         def generate(latents: Tensor, cond: Cond) -> Tensor:
-            return self.sample(nets, latents, cond)
+            return self.fakes(nets, latents, cond)
 
         duel = Duel(
             nets["D"],
