@@ -80,6 +80,7 @@ def command() -> None:
 
     \b
     ganzoo benchmark                                   every zoo model that has a checkpoint
+    ganzoo benchmark --suite diversity                 how many modes do methods cover?
     ganzoo benchmark dcgan 'wgan*' runs/mine           some of them, or a run of your own
     ganzoo benchmark --train-missing --budget 200k     train the others first, all with one budget
     ganzoo benchmark selftest                          are the metrics right on this machine?
@@ -92,6 +93,8 @@ command.add_command(stats.command)
 
 @command.command("run")
 @click.argument("targets", nargs=-1, metavar="[NAME|PATTERN|RUN|CHECKPOINT]...", shell_complete=complete_recipes)
+@click.option("--suite", default="", metavar="NAME|FILE", help="Train and compare the contestants of a suite; targets are "
+              "then its SETs or SET/CONTESTANTs.")  # fmt: skip
 @click.option("--protocol", default="", metavar="NAME|FILE", help="How to score.  [default: fid10k with its verified "
               "weights, else offline10k]")  # fmt: skip
 @click.option("--data", "--dataset", default="", metavar="NAME|PATH", help="Train and score on this data.",
@@ -131,6 +134,10 @@ command.add_command(stats.command)
 @click.option("--json-stdout", "as_json", is_flag=True, help="Print the boards as JSON instead of the table.")
 def run(**asked: Any) -> int:
     """Score models and write a leaderboard; the same command goes on where it was stopped."""
+    if asked["suite"]:
+        from . import suite
+
+        return suite.run(asked)
     from ..benchmark.launch import together
 
     with together(asked["device"]) as (leads, engine):
