@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -125,11 +125,19 @@ def _prepare(rule: Rule, game: Game, nets: Mapping[str, nn.Module]) -> None:
             rule.regularizer.prepare(nets[network])
 
 
-def trainer(recipe: Recipe, registry: Registry, device: Device, data: Dataset | None = None) -> Trainer:
-    """Return everything that a recipe describes, on its device, ready to play."""
+def trainer(
+    recipe: Recipe,
+    registry: Registry,
+    device: Device,
+    data: Dataset | None = None,
+    begin: Callable[[Mapping[str, nn.Module]], None] | None = None,
+) -> Trainer:
+    """Return everything that a recipe describes, on its device, ready to play; `begin` may give the networks weights."""
     torch.manual_seed(seed_of(recipe.train.seed, "parts"))  # plugins may own parameters
     data = dataset(recipe, registry) if data is None else data
     parts = cast(recipe, registry, data.spec)
+    if begin is not None:
+        begin(parts.nets)
     losses: dict[str, Loss] = {}
     changes = [*parts.changes]
     for name in sorted(parts.game.discriminators):

@@ -18,6 +18,7 @@ from . import __version__, assemble, checkpoint, memory
 from .api import Dataset
 from .device import Device
 from .errors import CheckpointError, DataError, GanzooError, Interrupted, ResourceError
+from .finetuning import Beginning
 from .players import largest_divisor
 from .recipe import Recipe
 from .registry import Registry, registry
@@ -51,6 +52,7 @@ def train(
     regularizers: Sequence[str] = (),
     settings: Mapping[str, Any] | None = None,
     seed: int | None = None,
+    init: str | Path = "",
     fresh: bool = False,
     reporter: Reporter | None = None,
 ) -> Model:
@@ -61,7 +63,7 @@ def train(
     """
     known = registry()
     presets = (preset,) if preset else ()
-    request = Request(presets, data, loss, tuple(regularizers), (), seed, dict(settings or {}))
+    request = Request(presets, data, loss, tuple(regularizers), (), seed, str(init), dict(settings or {}))
     recipe = resolve(name, request, known)
     outcome = run_recipe(recipe, known, Path(run or Path("runs") / recipe.name), device, fresh, reporter or Silent())
     return load(outcome.folder, device)
@@ -133,9 +135,13 @@ def _train(recipe: Recipe, known: Registry, folder: RunFolder, device: Device, r
     data = device.world.leader_first(lambda: assemble.dataset(recipe, known))  # it may fill a cache for all
     for note in getattr(data, "notes", ()):
         reporter.note(note)
-    trainer = assemble.trainer(recipe, known, device, data)
+    resumes = device.world.leaders(bool(folder.checkpoints()))
+    begins = Beginning.read(recipe.train.init, device.world) if recipe.train.init and not resumes else None
+    trainer = assemble.trainer(recipe, known, device, data, begins.fill if begins else None)
     provenance = provenance_of(recipe, known, trainer, data)
     _same_parts(device.world, provenance)
+    for note in begins.notes if begins else ():
+        reporter.note(note)
     before = _resume(folder, trainer, provenance, reporter)
     folder.prune(recipe.train.keep)
     folder.rewind_log(trainer.samples)
@@ -144,7 +150,8 @@ def _train(recipe: Recipe, known: Registry, folder: RunFolder, device: Device, r
         return Outcome(folder.path, trainer.samples, True, 0.0, device.world.leads)
     for note in memory.settle(recipe, trainer):
         reporter.note(note)
-    provenance = provenance_of(recipe, known, trainer, data)  # with the pieces that were found
+    init = begins.about if begins else (before or {}).get("init")
+    provenance = provenance_of(recipe, known, trainer, data, init)  # with the pieces that were found
     for line in _changes(before, provenance, "engine") if before else ():
         reporter.note(f"warning: going on is not bit-exact: {line}")
     folder.set_state("running", device=str(device.device), precision=device.precision, plugins=provenance["plugins"])
@@ -182,9 +189,12 @@ def _ended(folder: RunFolder, state: str, **more: Any) -> None:
     folder.set_state(state, **more, plugins=folder.state().get("plugins", []))
 
 
-def provenance_of(recipe: Recipe, known: Registry, trainer: Trainer, data: Dataset) -> dict[str, Any]:
+def provenance_of(
+    recipe: Recipe, known: Registry, trainer: Trainer, data: Dataset, init: Mapping[str, Any] | None = None
+) -> dict[str, Any]:
     """Return what a checkpoint says of its origin; no times and no hosts, so that equal runs give equal files."""
     return {
+        **({"init": dict(init)} if init else {}),
         "recipe": recipe.toml(),
         "plugins": [known.provenance(record) for record in assemble.records(recipe, known)],
         "data": {"fingerprint": data.fingerprint, "samples": len(data)},

@@ -126,6 +126,7 @@ class Train:
     micro_batch: Literal["auto"] | int = 0  # samples computed at once at most; 0: as accumulate says, auto: what fits
     sync_batch_norm: bool = False  # statistics over the batches of all processes of a launch, not of each by itself
     seed: int = 0
+    init: str = ""  # run folder or checkpoint of another training whose weights this one begins with, as far as they fit
     workers: Literal["auto"] | int = "auto"  # processes that read data ahead; auto: 0, or a few for files beyond memory
     log: int = 0  # samples between reports, sample grids and checkpoints; 0: 1/100, 1/10 and 1/20 of the run
     grid: int = 0

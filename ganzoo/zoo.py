@@ -45,6 +45,7 @@ class Request:
     regularizers: Sequence[str] = ()
     sets: Sequence[str] = ()  # KEY=VALUE in TOML's syntax
     seed: int | None = None
+    init: str = ""  # a run folder or a checkpoint
     values: Mapping[str, Any] = field(default_factory=dict)  # dotted key -> value, for Python callers
 
 
@@ -92,6 +93,8 @@ def resolve(name: str, request: Request, registry: Registry) -> Recipe:
     if request.seed is not None:
         draft.set("train.seed", request.seed, "--seed")
         draft.name += f"+seed{request.seed}"
+    if request.init:
+        _begin_with(draft, request.init)
     if not NAME.fullmatch(draft.name):
         raise RecipeError(f"recipe name {draft.name!r} cannot name a folder; use letters, digits and . _ + -")
     return draft.finish()
@@ -171,14 +174,29 @@ def _base(architecture: Record, registry: Registry) -> Path:
 
 def _change_data(draft: Draft, text: str) -> None:
     """Take a path where there is one or where the text looks like one, and a dataset's name otherwise."""
-    try:
-        path = Path(text).expanduser()
-    except RuntimeError:
-        raise RecipeError(f"--data {text!r} names the home of no user here; write the path out") from None
+    path = _path("--data", text)
     looks = path.exists() or "/" in text or "\\" in text or text.startswith(("~", "."))
     kept = {key: draft.raw.get("data", {})[key] for key in KEPT if key in draft.raw.get("data", {})}
     draft.put("data", {"path": str(path.absolute()), **kept} if looks else {"name": text, **kept}, "--data")
-    draft.name += f"+{re.sub('[^A-Za-z0-9._-]', '_', path.stem if looks else text)}"
+    draft.name += f"+{_word(path.stem if looks else text)}"
+
+
+def _begin_with(draft: Draft, text: str) -> None:
+    """Take the path as it is meant from here: a run folder may be opened from anywhere."""
+    path = _path("--init", text).absolute()
+    draft.set("train.init", str(path), "--init")
+    draft.name += f"+init-{_word(path.name.removesuffix('.safetensors'))}"
+
+
+def _path(option: str, text: str) -> Path:
+    try:
+        return Path(text).expanduser()
+    except RuntimeError:
+        raise RecipeError(f"{option} {text!r} names the home of no user here; write the path out") from None
+
+
+def _word(text: str) -> str:
+    return re.sub("[^A-Za-z0-9._-]", "_", text)
 
 
 def _add_regularizer(draft: Draft, text: str, registry: Registry) -> None:

@@ -36,6 +36,8 @@ def launcher(ctx: click.Context, param: click.Parameter, value: str | None) -> l
 @click.command("train")
 @click.argument("name", metavar="NAME|FILE", shell_complete=complete_recipes)
 @recipe_options
+@click.option("--init", default="", metavar="RUN|CHECKPOINT", type=click.Path(),
+              help="Begin with the weights of another training, as far as they fit.")  # fmt: skip
 @click.option("--device", default="auto", show_default=True, metavar="auto|cpu|cuda[:n]|mps|xpu", help="Where to compute.")
 @click.option("--run", "folder", default="", metavar="DIR", help="The run's folder.  [default: runs/<recipe name>]")
 @click.option("--fresh", is_flag=True, help="Set an earlier run in this folder aside and start anew.")
@@ -47,6 +49,7 @@ def launcher(ctx: click.Context, param: click.Parameter, value: str | None) -> l
 @click.option("--json", "as_json", is_flag=True, help="Print the outcome as JSON.")
 def command(
     name: str,
+    init: str,
     device: str,
     folder: str,
     fresh: bool,
@@ -62,11 +65,12 @@ def command(
     ganzoo train dcgan-wgangp
     ganzoo train dcgan --loss hinge --regularizer r1=10
     ganzoo train dcgan --data photos.zip --set data.size=64
+    ganzoo train dcgan --data few.zip --init runs/dcgan --regularizer freeze-d=2
     """
     from ..registry import registry
     from ..zoo import Request, resolve
 
-    recipe = resolve(name, Request(**asked), registry())
+    recipe = resolve(name, Request(init=init, **asked), registry())
     place = Path(folder or Path("runs") / recipe.name)
     if retries or torchrun is not None:
         click.get_current_context().exit(supervised(place, fresh, dry_run, retries, torchrun))
