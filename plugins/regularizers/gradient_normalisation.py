@@ -12,6 +12,8 @@ from ganzoo.game import input_gradient
 
 from .gradient_penalty import gradient_norm
 
+MIXING = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d)
+
 
 class GradientNormalisation(Regularizer):
     """Makes D 1-Lipschitz as a whole, not layer by layer (Wu et al. 2021, arXiv:2109.02235).
@@ -23,6 +25,11 @@ class GradientNormalisation(Regularizer):
 
     def prepare(self, net: nn.Module) -> None:
         """Put the division behind the network's forward pass."""
+        if any(isinstance(layer, MIXING) for layer in net.modules()):
+            raise PluginError(
+                "regularizer 'gradient-normalisation' needs the slope at each sample alone, and "
+                f"{type(net).__name__} has batch norm; switch that off, or choose another discriminator"
+            )
         kind = type(net)
         if not issubclass(kind, Normalised):  # a second one finds it done
             net.__class__ = type(f"Normalised{kind.__name__}", (Normalised, kind), {})

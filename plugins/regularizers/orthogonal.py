@@ -41,15 +41,14 @@ class Orthogonal(Regularizer):
 
     def penalty(self, duel: Duel) -> Tensor | None:
         """Return the sum over the acting player's layers, or None where it has none."""
-        nets = [net for it in self._nets if (net := it()) is not None]
-        found = [
-            squared_products(matrix, diagonal=self.diagonal)
-            for net in nets
-            if (net is duel.discriminator) == (duel.acting == "discriminator")
-            for matrix in matrices(net)
-            if matrix.requires_grad  # of several generators, the one whose turn it is
-        ]
-        return torch.stack(found).sum() if found else None
+        found = []
+        for net in (it() for it in self._nets):
+            if net is not None and (net is duel.discriminator) == (duel.acting == "discriminator"):
+                # of several generators, those who do not act require no gradient
+                found += [matrix for matrix in matrices(net) if matrix.requires_grad]
+        if not found:
+            return None
+        return torch.stack([squared_products(matrix, diagonal=self.diagonal) for matrix in found]).sum()
 
 
 def squared_products(matrix: Tensor, *, diagonal: bool) -> Tensor:

@@ -15,8 +15,9 @@ class TopK(Regularizer):
 
     Of N fakes, the k = `share` N with the largest logits keep their gradient, times N / k, as if a mean were over them
     alone; the others' is zero on its way back through D's logits, whatever the loss. The loss is reported over all fakes.
-    Nothing else is paid, so its weight means nothing. The paper starts from all samples and multiplies k by 0.99 at each
-    epoch, down to a half or three quarters: `share = { from = 1.0, to = 0.5, shape = "linear" }` is near to that.
+    Nothing else is paid, so its weight means nothing, and it must act in every turn. The paper starts from all samples and
+    multiplies k by 0.99 at each epoch, down to a half or three quarters: `share = { from = 1.0, to = 0.5, shape = "linear"
+    }` is near to that.
     """
 
     side = "generator"
