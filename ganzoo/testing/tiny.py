@@ -12,6 +12,7 @@ from .. import assemble
 from ..api import Architecture, DiscriminatorOutput, Loss, Progress, Spec, TensorDataset
 from ..config import Draft
 from ..device import Device
+from ..layers.scales import pack, pyramid, scales, unpack
 from ..options import check_options
 from ..recipe import Recipe
 from ..registry import Registry
@@ -59,6 +60,33 @@ class TinyDiscriminator(nn.Module):
         return DiscriminatorOutput(
             logits if self.embed is None else logits + (self.embed(label) * features).sum(1), features
         )
+
+
+class TinyPyramidGenerator(nn.Module):
+    """Latents to the means of samples at all sizes, packed in a row."""
+
+    def __init__(self, spec: Spec) -> None:
+        super().__init__()
+        self.body = TinyGenerator(spec)
+
+    def forward(self, z: Tensor, label: Tensor | None = None) -> Tensor:
+        """Return packed pyramids."""
+        return pack(pyramid(self.body(z, label)))
+
+
+class TinyPyramidDiscriminator(nn.Module):
+    """Packed pyramids to logits, by the largest images."""
+
+    def __init__(self, spec: Spec) -> None:
+        super().__init__()
+        self.channels, self.sizes = spec.shape[0], scales(spec.shape[1])
+        self.body = TinyDiscriminator(spec)
+        self.feature_width = self.body.feature_width
+
+    def forward(self, x: Tensor, label: Tensor | None = None) -> DiscriminatorOutput:
+        """Return logits [N] and features."""
+        judged: DiscriminatorOutput = self.body(unpack(x, self.channels, self.sizes)[-1], label)
+        return judged
 
 
 class TinyTranslator(nn.Module):
@@ -115,6 +143,14 @@ class TinyArchitecture(Architecture):
     def discriminator(self, spec: Spec) -> nn.Module:
         """Return samples to logits."""
         return TinyDiscriminator(spec)
+
+    def pyramid_generator(self, spec: Spec) -> nn.Module:
+        """Return latents to samples at all sizes."""
+        return TinyPyramidGenerator(spec)
+
+    def pyramid_discriminator(self, spec: Spec) -> nn.Module:
+        """Return samples at all sizes to logits."""
+        return TinyPyramidDiscriminator(spec)
 
     def translator(self, spec: Spec) -> nn.Module:
         """Return samples to samples."""
