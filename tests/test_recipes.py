@@ -29,10 +29,28 @@ from ganzoo.zoo import Request, entries, resolve
 AT = re.compile(r"reference: (\d+)x\d+x(\d)(?:, (\d+) classes)?$")
 GOLDEN = Path(__file__).parent / "golden"
 ROUNDS = 6
+BIGGAN = {
+    **{"architecture.generator_width": 2, "architecture.discriminator_width": 2, "architecture.embedding": 8},
+    **{"architecture.generator_attention": 8, "architecture.discriminator_attention": 8},
+}
+GROWN = (4, 8, 16, 16)  # pixels of progressive stages: two rounds each, and the rest
+PYRAMID = {"architecture.channel_base": 128, "architecture.channel_max": 8}
 NARROW = {  # options that make an architecture small; the rest of a recipe stays as it is
     "dcgan": {"architecture.width": 8},
     "resnet": {"architecture.generator_width": 8, "architecture.discriminator_width": 8},
+    "biggan": BIGGAN,
     "mlp": {},
+    "r3gan": {"architecture.width": 16},
+    "fastgan": {"architecture.width": 2},
+    "autoencoder": {"architecture.width": 4},
+    "sagan": {"architecture.generator_width": 8, "architecture.discriminator_width": 8},
+    "sndcgan": {"architecture.width": 4},
+    "biggan-deep": BIGGAN,
+    "msg": PYRAMID,
+    "progan": PYRAMID
+    | {f"stages.{number}.size": size for number, size in enumerate(GROWN)}
+    | {f"stages.{number}.samples": 16 if number < 3 else 192 for number in range(4)},
+    "stylegan2": PYRAMID | {"architecture.style": 8},
 }
 NAMES = sorted(entry.name for entry in entries(registry()) if entry.record.distribution == "ganzoo-toolkit")
 
