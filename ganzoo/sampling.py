@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import math
 import sys
 import tomllib
 from collections.abc import Iterable, Iterator, Mapping
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 import torch
 from torch import Tensor, nn
 
-from . import assemble
+from . import assemble, drawing
 from .api import Game, Progress, Spec, Staged
 from .checkpoint import load_module, read
 from .config import Draft
@@ -19,7 +21,7 @@ from .errors import CheckpointError, PluginError, RecipeError
 from .recipe import Recipe
 from .registry import PACKAGE, VERSION, Record, Registry, registry
 from .runs import RunFolder
-from .seed import latents
+from .seed import latents, truncated
 
 BATCH = 64  # samples made at a time
 RECORDED = ("kind", "name", "distribution", "version", "sha256")  # what a checkpoint says of each plugin, at least
@@ -34,10 +36,16 @@ class Model:
         self.recipe, self.game, self.nets, self.spec, self.device, self.path = recipe, game, nets, spec, device, path
         self.notes: list[str] = []
 
-    def latents(self, count: int, seed: int = 0) -> Tensor:
-        """Return z [count, latent]; number i depends on the seed and i alone."""
+    def latents(self, count: int, seed: int = 0, bound: float = math.inf) -> Tensor:
+        """Return z [count, latent]; number i depends on the seed and i alone. Normal ones lie within the bound."""
+        return self._latents(count, bound, seed, "sample")
+
+    def _latents(self, count: int, bound: float, *parts: int | str) -> Tensor:
         size, prior = self.recipe.latent.size, self.recipe.latent.prior
-        return torch.cat([latents(1, size, prior, seed, "sample", number) for number in range(count)])
+        drawn = (latents(1, size, prior, *parts, number) for number in range(count))
+        if bound < math.inf:
+            drawn = (truncated(z, bound, *parts, number) for number, z in enumerate(drawn))
+        return torch.cat([*drawn])
 
     def labels(self, count: int, label: int | None = None) -> dict[str, Tensor]:
         """Return the labels to pass: one class for all, every class in turn, or nothing where there are none."""
@@ -62,17 +70,89 @@ class Model:
             pieces.append(made.float().cpu())
         return torch.cat(pieces)
 
-    def sample(self, count: int = 64, seed: int = 0, label: int | None = None) -> Tensor:
-        """Return samples [count, *shape] in [-1, 1]; the same seed gives the same samples, whatever the count."""
-        return self.decode(self.latents(count, seed), self.labels(count, label))
+    def sample(
+        self,
+        count: int = 64,
+        seed: int = 0,
+        label: int | None = None,
+        *,
+        truncation: float | None = None,
+        standing: int = 0,
+    ) -> Tensor:
+        """Return samples [count, *shape] in [-1, 1]; the same seed gives the same samples, whatever the count.
 
-    def interpolate(self, rows: int = 8, steps: int = 10, seed: int = 0, label: int | None = None) -> Tensor:
+        `truncation` draws them nearer to the mean; `standing` is the number of batches that batch norm's statistics are
+        taken from, in place of the running ones of the training.
+        """
+        with self._drawing(truncation, standing) as bound:
+            return self.decode(self.latents(count, seed, bound), self.labels(count, label))
+
+    @torch.no_grad()
+    def clusters(self, x: Tensor, batch: int = BATCH) -> Tensor:
+        """Return how far each cluster that the game found accounts for samples x [N, *shape]: [N, clusters], on the CPU."""
+        pieces = []
+        for part in x.split(batch):
+            with self.device.autocast():
+                pieces.append(self.game.clusters(self.nets, part.to(self.device.device)).float().cpu())
+        return torch.cat(pieces)
+
+    def interpolate(
+        self,
+        rows: int = 8,
+        steps: int = 10,
+        seed: int = 0,
+        label: int | None = None,
+        *,
+        truncation: float | None = None,
+        standing: int = 0,
+    ) -> Tensor:
         """Return `rows` walks from one latent to another in `steps` samples each, [rows * steps, *shape]."""
-        ends = self.latents(2 * rows, seed)
         share = torch.linspace(0, 1, steps)
-        walks = [_walk(ends[2 * row], ends[2 * row + 1], share, self.recipe.latent.prior) for row in range(rows)]
         cond = {key: value.repeat_interleave(steps) for key, value in self.labels(rows, label).items()}
-        return self.decode(torch.cat(walks), cond)
+        with self._drawing(truncation, standing) as bound:
+            ends = self.latents(2 * rows, seed, bound)
+            walks = [_walk(ends[2 * row], ends[2 * row + 1], share, self.recipe.latent.prior) for row in range(rows)]
+            return self.decode(torch.cat(walks), cond)
+
+    @contextmanager
+    def _drawing(self, truncation: float | None, standing: int) -> Iterator[float]:
+        """Truncate and normalise as asked for; yield the bound of latents."""
+        nets = [net for name, net in self.nets.items() if name not in self.game.discriminators]
+        own = drawing.truncatable(nets)
+        bound = math.inf
+        with ExitStack() as stack:
+            if truncation is not None:
+                bound = self._bound(truncation, bool(own))
+                stack.enter_context(drawing.truncated(own, truncation))
+            if standing:
+                found = drawing.norms(nets)
+                if not found:
+                    raise RecipeError(
+                        f"{self.recipe.name!r} draws without batch norm, so it has no statistics; leave standing out"
+                    )
+                count = standing * BATCH
+                stack.enter_context(
+                    drawing.standing(
+                        found, lambda: self.decode(self._latents(count, bound, "standing"), self.labels(count))
+                    )
+                )
+            yield bound
+
+    def _bound(self, truncation: float, own: bool) -> float:
+        """Return the standard deviations that latents lie within; RecipeError where truncation means nothing."""
+        if not math.isfinite(truncation) or truncation < 0 or (truncation == 0 and not own):
+            least = "from 0 on" if own else "above 0"
+            raise RecipeError(f"truncation must be a number {least}, not {truncation}")
+        if own:
+            return math.inf
+        why = ""
+        if self.spec.prior != "normal":
+            why = f"draws from {self.spec.prior} latents, which have no tails to leave out"
+        elif self.game.spec(self.spec).latent != self.spec.latent:
+            why = "chooses by its latents what it draws, some of which would be left out"
+        if why:
+            raise RecipeError(f"{self.recipe.name!r} {why}; leave truncation out")
+        return truncation
 
 
 def _walk(start: Tensor, end: Tensor, share: Tensor, prior: str) -> Tensor:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import math
 
 import torch
 from torch import Tensor
@@ -25,3 +26,13 @@ def latents(count: int, size: int, prior: str, *parts: int | str) -> Tensor:
     if prior == "uniform":
         return torch.rand(count, size, generator=source) * 2 - 1
     return torch.randn(count, size, generator=source)
+
+
+def truncated(z: Tensor, bound: float, *parts: int | str) -> Tensor:
+    """Return normal latents in which every number beyond `bound` standard deviations was drawn again until it was not.
+
+    All of that drawing is one number of the normal distribution between the bounds (Brock et al. 2019, arXiv:1809.11096).
+    """
+    uniform = torch.rand(z.shape, generator=generator(*parts, "truncated"), dtype=torch.float64) * 2 - 1
+    inside = math.sqrt(2) * torch.erfinv(uniform * math.erf(bound / math.sqrt(2)))
+    return torch.where(z.abs() > bound, inside.to(z.dtype).clamp(-bound, bound), z)

@@ -57,8 +57,11 @@ ARROWS: dict[str, set[str]] = {
     "runs": {"config", "errors", "recipe"},
     "launch": {"errors", "runs"},
     "pictures": {"errors"},
-    "sampling": {"api", "assemble", "checkpoint", "config", "device", "errors", "recipe", "registry", "runs", "seed"},
+    "sampling": {
+        *("api", "assemble", "checkpoint", "config", "device", "drawing", "errors", "recipe", "registry", "runs", "seed"),
+    },
     "watch": {"checkpoint", "errors", "pictures", "recipe", "runs", "seed", "trainer", "world"},
+    "drawing": {"api"},
     "finetuning": {"checkpoint", "errors", "sampling", "world"},
     "jobs": {
         *(ROOT, "api", "assemble", "checkpoint", "device", "errors", "recipe", "registry", "runs"),
@@ -72,10 +75,12 @@ ARROWS: dict[str, set[str]] = {
     },
     "speed": {ROOT, "assemble", "device", "jobs", "memory", "recipe", "registry", "trainer", "zoo"},
     "console": set(),
+    "clusters": set(),
     "doctor": {ROOT, "errors", "registry"},
     "scaffold": {ROOT, "errors", "registry"},
     "cli": {
-        *(ROOT, "allocator", "assemble", "benchmark", "checkpoint", "config", "console", "doctor", "errors", "jobs"),
+        *(ROOT, "allocator", "assemble", "benchmark", "checkpoint", "clusters", "config", "console", "device", "doctor"),
+        *("errors", "jobs"),
         *("launch", "options", "pictures", "recipe", "registry", "sampling", "scaffold", "speed", "testing", "zoo"),
     },
     "testing": {
