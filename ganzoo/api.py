@@ -124,6 +124,7 @@ class DiscriminatorOutput(NamedTuple):
     logits: Tensor  # [N] or [N, K]: patch and multi-scale discriminators flatten
     features: Tensor | None = None  # penultimate layer, [N, F]
     class_logits: Tensor | None = None  # [N, classes]
+    maps: tuple[Tensor, ...] | None = None  # what it was shown, then feature maps [N, C, H, W] as `map_shapes` has them
 
 
 class Loss(nn.Module):
@@ -240,6 +241,10 @@ class Game(nn.Module):
                 return _tensor(nets[network](z, **cond))
         raise PluginError(f"game {type(self).__name__} has no network in the role 'generator'; it must define 'sample'")
 
+    def clusters(self, nets: Mapping[str, nn.Module], x: Tensor) -> Tensor:
+        """Return how far each cluster that it finds accounts for samples x [N, *shape]: [N, clusters], rows sum to 1."""
+        raise PluginError(f"game {type(self).__name__} finds no clusters; train a recipe whose game does")
+
     def after_round(self, nets: Mapping[str, nn.Module], progress: Progress) -> None:
         """Act between rounds: E-steps, refits, image pools."""
 
@@ -284,7 +289,7 @@ class Counted(Protocol):
     shares: Tensor  # [modes], the probability of each
 
     def recognise(self, samples: Tensor) -> Recognised:
-        """Return which mode samples [N, *shape], floats as a generator makes them, are nearest to, and how good they are."""
+        """Return which mode samples [N, *shape], floats as a generator makes them, are nearest to, and which are good."""
 
 
 class TensorDataset:

@@ -10,7 +10,10 @@ import click
 from .. import __version__
 from ..errors import did_you_mean
 
-COMMANDS = ("train", "sample", "list", "show", "benchmark", "speed", "leaderboard", "new", "check", "doctor", "completion")
+COMMANDS = (
+    *("train", "sample", "cluster", "list", "show", "benchmark", "speed", "leaderboard", "new", "check", "doctor"),
+    "completion",
+)
 
 
 class LazyGroup(click.Group):

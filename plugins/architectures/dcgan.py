@@ -88,6 +88,14 @@ class DCGAN(Architecture):
         attention = attention_after(self.discriminator_attention, sizes, "discriminator")
         return Discriminator(condition, widths, self.kernel, self.discriminator_norm, label, attention, self.outputs)
 
+    def classifier(self, spec: Spec) -> nn.Module:
+        """Return D's network with a logit for each class, which is told no label."""
+        channels, size = image_format(spec, "dcgan")
+        widths = self._widths(size)
+        label = LabelledLogit(widths[-1] * 16, 0, "none")
+        condition = LabelledMap(channels, size, 0)
+        return Classifier(Discriminator(condition, widths, self.kernel, self.discriminator_norm, label, -1, spec.classes))
+
     def _widths(self, size: int) -> list[int]:
         """Channels from the highest hidden resolution, size / 2, down to 4x4."""
         return [self.width * 2**index for index in range(size.bit_length() - 3)]
@@ -146,6 +154,18 @@ class Discriminator(nn.Module):
         maps = self.layers(self.condition(x, label if self.condition.classes else None))
         features = maps.flatten(1)
         return DiscriminatorOutput(self.labelled(self.logit(maps).flatten(1), features, label), features)
+
+
+class Classifier(nn.Module):
+    """Images [N, channels, size, size] to the logits of classes [N, classes]."""
+
+    def __init__(self, net: Discriminator) -> None:
+        super().__init__()
+        self.net = net
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Return the logits."""
+        return self.net(x).logits
 
 
 def up(width: int, out: int, kernel: int, *, bias: bool) -> nn.Module:

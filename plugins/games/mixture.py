@@ -21,7 +21,7 @@ CHUNK = 1000  # samples whose features are taken at a time
 
 
 class Mixture(Game):
-    """Expectation-maximisation over a mixture of generators, which finds clusters on the way (arXiv:1812.00076).
+    """Expectation-maximisation over a mixture of generators, which finds clusters on the way (arXiv:1812.00335).
 
     p(x) = sum over k of pi_k p_G(x | k): G and D are told the component as conditional networks are told a class. E-step:
     every `refit` rounds, k-means on D's features of `points` real samples, warm-started and matched to the old
@@ -33,7 +33,7 @@ class Mixture(Game):
     `e_step`: `features` takes y as the nearest centre (self-conditioned GAN: Liu et al. 2020, arXiv:2006.10728); `soft`
     draws it from a mixture of equal spherical Gaussians around the centres, of temperature `temperature`; `e-net` from a
     classifier E that learns from generated samples alone which component made them (GAN-EM: Zhao et al. 2018,
-    arXiv:1812.00076): with c ~ pi the best E is the posterior of the current mixture. `start = "uniform"` begins as
+    arXiv:1812.00335): with c ~ pi the best E is the posterior of the current mixture. `start = "uniform"` begins as
     GAN-EM does, with all components alike, until the first refit.
     Deviations from GAN-EM: components by condition and not by K + 1 logits, y drawn instead of a sum over k (the same in
     the mean), learned weights, one continuous training instead of rounds with fresh optimizers. The data's own classes
