@@ -7,10 +7,14 @@ import math
 import pytest
 import torch
 import torch.nn.functional as F
+from ganzoo_plugins.architectures.fastgan import FastGAN, Gate, Halving, Noise
 from ganzoo_plugins.architectures.r3gan import R3GAN, Block
+from ganzoo_plugins.regularizers.reconstruction import Decoder, Reconstruction, quarter
 from torch import nn
 
-from ganzoo.api import PluginError, Spec
+from ganzoo.api import DiscriminatorOutput, PluginError, Spec
+from ganzoo.game import Duel
+from ganzoo.testing.tiny import TinyDiscriminator
 
 N = 4
 
@@ -157,3 +161,169 @@ def test_r3gan_starts_with_unit_variance():
 def test_r3gan_options_out_of_range_are_refused(options, culprit):
     with pytest.raises(PluginError, match=culprit):
         R3GAN(**options).generator(Spec((3, 32, 32)))
+
+
+# fastgan --------------------------------------------------------------------------------------------------------------
+
+
+def test_fastgan_has_the_counts_of_its_sources():
+    spec = Spec((3, 256, 256), latent=256)
+    rules = Reconstruction(width=32)
+    with torch.device("meta"):
+        G, D = FastGAN(width=64).generator(spec), FastGAN(width=64).discriminator(spec)
+        rules.shown(spec)
+        rules.prepare(D)
+        projected = FastGAN(width=128, generator_blocks="double").generator(spec)
+    assert parameters(G) + 64 * 3 == 29_127_846  # the authors' have a second output, of 128 px
+    assert parameters(D) + parameters(rules) == 11_526_160
+    assert parameters(projected) + 3 == 105_684_175  # Projected GAN's last convolution has a bias
+
+
+@pytest.mark.parametrize("classes", [0, 3])
+@pytest.mark.parametrize("size", [16, 32, 64, 256, 512, 1024])
+def test_fastgan_makes_and_judges_images(size, classes):
+    spec = Spec((3, size, size), classes, latent=8)
+    architecture = FastGAN(width=4)
+    G, D = architecture.generator(spec), architecture.discriminator(spec)
+    cond = {"label": torch.arange(2) % classes} if classes else {}
+    x = G(torch.randn(2, 8), **cond)
+    assert x.shape == (2, *spec.shape)
+    output = D(x, **cond)
+    assert output.logits.shape == (2, 26 if size == 16 else 50)
+    assert output.features.shape == (2, D.feature_width)
+    assert torch.equal(output.maps[0], x)
+    assert tuple((one.shape[1], one.shape[2]) for one in output.maps[1:]) == D.map_shapes
+    assert all(one.shape[2] == one.shape[3] for one in output.maps)
+
+
+@pytest.mark.parametrize(
+    ("size", "gates"), [(32, {}), (64, {64: (4, 64)}), (256, {64: (4, 64), 128: (8, 128), 256: (16, 256)})]
+)
+def test_fastgan_gates_from_a_sixteenth_of_the_size(size, gates):
+    widths = {4: 256, 8: 128, 16: 64, 64: 32, 128: 16, 256: 8}
+    with torch.device("meta"):
+        G = FastGAN(width=16).generator(Spec((3, size, size), latent=8))
+    found = {int(name): (gate.squeeze.in_channels, gate.squeeze.out_channels) for name, gate in G.gates.items()}
+    assert found == {name: (widths[low], widths[high]) for name, (low, high) in gates.items()}
+
+
+def test_fastgan_gate_and_halving_by_hand():
+    gate, x = Gate(3, 5), torch.randn(2, 3, 8, 8)
+    pooled = x.reshape(2, 3, 4, 2, 4, 2).mean((3, 5))
+    squeezed = torch.einsum("nchw,ochw->no", pooled, gate.squeeze.weight)
+    factor = torch.sigmoid((squeezed * torch.sigmoid(squeezed)) @ gate.excite.weight[:, :, 0, 0].T)
+    torch.testing.assert_close(gate(x)[:, :, 0, 0], factor)
+
+    halving = Halving(3, 4, normed=False)
+    first, _, second, _ = halving.main
+    rectified = [F.leaky_relu(F.conv2d(x, first.weight, stride=2, padding=1), 0.2)]
+    rectified.append(F.leaky_relu(F.conv2d(rectified[0], second.weight, padding=1), 0.2))
+    direct = F.leaky_relu(F.conv2d(pooled, halving.direct[1].weight), 0.2)
+    torch.testing.assert_close(halving(x), (rectified[1] + direct) / 2)
+
+
+def test_fastgan_noise_is_drawn_anew_in_training_and_constant_afterwards():
+    noise, x = Noise(4), torch.randn(2, 3, 4, 4)
+    assert torch.equal(noise(x), x)
+    with torch.no_grad():
+        noise.strength.fill_(0.5)
+    made = noise(x) - x
+    torch.testing.assert_close(made[:, 0], made[:, 1])
+    assert not torch.allclose(made[0], made[1])
+    noise.eval()
+    torch.testing.assert_close(noise(x), x + 0.5 * noise.noise)
+
+
+def test_fastgan_ignores_a_label_that_it_is_not_to_use():
+    spec, x = Spec((1, 32, 32), 3, latent=8), torch.rand(N, 1, 32, 32)
+    D = FastGAN(width=4, discriminator_label="none").discriminator(spec)
+    assert torch.equal(D(x, torch.arange(N) % 3).logits, D(x).logits)
+    told = FastGAN(width=4).discriminator(spec)
+    assert not torch.equal(
+        told(x, torch.zeros(N, dtype=torch.long)).logits, told(x, torch.ones(N, dtype=torch.long)).logits
+    )
+
+
+@pytest.mark.parametrize("options", [{"width": 0}, {"embedding": 0}])
+def test_fastgan_options_out_of_range_are_refused(options):
+    with pytest.raises(PluginError, match=next(iter(options))):
+        FastGAN(**options)
+
+
+# reconstruction -------------------------------------------------------------------------------------------------------
+
+
+class Kept(nn.Module):
+    """A discriminator whose maps are the image itself, whole and at half the size."""
+
+    map_shapes = ((1, 8), (1, 16))
+
+    def forward(self, x):
+        return DiscriminatorOutput(x.mean((1, 2, 3)), None, maps=(x, F.avg_pool2d(x, 2), x))
+
+
+def test_reconstruction_by_hand():
+    """With decoders that pass the map on, what is left is the distance of what D saw from its mean and its quarter."""
+    rules = Reconstruction(width=1)
+    rules.shown(Spec((1, 16, 16)))
+    rules.prepare(Kept())
+    assert [len(decoder) for decoder in rules.decoders] == [2, 2]  # a convolution and tanh: the target has 8x8 pixels
+    for decoder in rules.decoders:
+        nn.init.zeros_(decoder[0].weight)
+        decoder[0].weight.data[0, 0, 1, 1] = 1.0
+    x = torch.rand(N, 1, 16, 16) * 2 - 1
+    halved = x.reshape(N, 1, 8, 2, 8, 2).mean((3, 5))
+    whole = (halved.tanh() - halved).square().mean()
+    quarters = [x[:, :, i : i + 8, j : j + 8] for i in (0, 8) for j in (0, 8)]
+    possible = torch.stack([whole + (part.tanh() - part).square().mean() for part in quarters])
+    found = torch.stack([rules.penalty(Duel(Kept(), x, x)) for _ in range(40)])
+    distances = (found[:, None] - possible).abs()
+    assert distances.amin(1).max() < 1e-6
+    assert set(distances.argmin(1).tolist()) == {0, 1, 2, 3}
+
+
+def test_a_quarter_is_the_chosen_one():
+    x = torch.arange(16.0).reshape(1, 1, 4, 4)
+    expected = [[[0, 1], [4, 5]], [[2, 3], [6, 7]], [[8, 9], [12, 13]], [[10, 11], [14, 15]]]
+    for index, part in enumerate(expected):
+        assert quarter(x, torch.eye(4)[index])[0, 0].tolist() == part
+
+
+@pytest.mark.parametrize(("size", "target", "widths"), [(8, 16, [64]), (8, 128, [64, 32, 32, 16]), (4, 8, [128])])
+def test_decoders_double_up_to_their_target(size, target, widths):
+    decoder = Decoder(5, size, target, 3, 16)
+    assert decoder(torch.randn(2, 5, size, size)).shape == (2, 3, target, target)
+    convolutions = [layer for layer in decoder if isinstance(layer, nn.Conv2d)]
+    assert [layer.in_channels for layer in convolutions[1:]] == widths
+
+
+def test_reconstruction_compares_with_what_the_views_made():
+    rules, x = Reconstruction(width=1), torch.rand(N, 1, 16, 16)
+    rules.shown(Spec((1, 16, 16)))
+    rules.prepare(Kept())
+    views = [lambda x: -x]
+    torch.manual_seed(1)
+    turned = rules.penalty(Duel(Kept(), x, x, views=views))
+    torch.manual_seed(1)
+    torch.testing.assert_close(turned, rules.penalty(Duel(Kept(), -x, x)))
+
+
+def test_reconstruction_falls_back_on_features():
+    rules, spec, x = Reconstruction(width=1), Spec((1, 16, 16)), torch.rand(N, 1, 16, 16)
+    D = TinyDiscriminator(spec)
+    rules.shown(spec)
+    rules.prepare(D)
+    (decoder,) = rules.decoders
+    made = decoder(D(x).features)
+    expected = (made - F.avg_pool2d(x, 2)).square().mean()
+    torch.testing.assert_close(rules.penalty(Duel(D, x, x)), expected)
+    made = decoder(D(-x).features)
+    expected = (made + F.avg_pool2d(x, 2)).square().mean()
+    torch.testing.assert_close(rules.penalty(Duel(D, x, x, views=[lambda x: -x])), expected)
+
+
+def test_reconstruction_refuses_what_is_no_square_image():
+    with pytest.raises(PluginError, match="square images again"):
+        Reconstruction().shown(Spec((2,)))
+    with pytest.raises(PluginError, match="'width'"):
+        Reconstruction(width=0)

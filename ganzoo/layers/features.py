@@ -6,7 +6,7 @@ from torch import nn
 
 from ganzoo.api import PluginError
 
-__all__ = ["feature_width"]
+__all__ = ["feature_width", "map_shapes"]
 
 
 def feature_width(net: nn.Module, who: str) -> int:
@@ -18,3 +18,9 @@ def feature_width(net: nn.Module, who: str) -> int:
             "choose another architecture"
         )
     return width
+
+
+def map_shapes(net: nn.Module) -> tuple[tuple[int, int], ...]:
+    """Return channels and size in pixels of each feature map that a discriminator gives; none where it gives none."""
+    shapes: tuple[tuple[int, int], ...] = getattr(net, "map_shapes", ())
+    return shapes
