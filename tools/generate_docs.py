@@ -24,6 +24,7 @@ from typing import Any
 
 import click
 import tomli_w
+from PIL import Image
 
 from ganzoo import DISTRIBUTION, api, game
 from ganzoo.api import Regularizer
@@ -287,6 +288,7 @@ def _recipe(entry: Entry, recipe: Recipe) -> Iterator[str]:
     yield from (f"## {recipe.name}", "", f"{_prose(recipe.summary)}", "")
     file = f"zoo_configs/{entry.path.name}"
     yield from (f"Tier: {recipe.raw.get('tier', 'none')}. File: {_from(entry.record, file)}", "")
+    yield from _picture(entry.name)
     raw = read_toml(entry.path)  # in the file's own order
     parts = {key: value for key, value in raw.items() if key not in ("name", "summary", "tier", "presets", "provenance")}
     yield from _table(("part", "value"), [(f"`{key}`", f"`{value}`") for key, value in _flat(parts)])
@@ -298,6 +300,16 @@ def _recipe(entry: Entry, recipe: Recipe) -> Iterator[str]:
         yield from ("Provenance:", "")
         yield from (f"- {key}: {_prose(_words(value))}" for key, value in raw["provenance"].items())
         yield ""
+
+
+def _picture(name: str) -> Iterator[str]:
+    """Yield the picture that tools/zoo_pictures.py took of a trained recipe, where there is one, with what it shows."""
+    path = ROOT / "docs" / "images" / "zoo" / f"{name}.png"
+    if path.is_file():
+        with Image.open(path) as picture:
+            samples, seed = int(picture.info["samples"]), picture.info["seed"]
+        yield from (f"![{name} after {samples:,} samples](images/zoo/{name}.png)", "")
+        yield from (f"After {samples:,} samples: `ganzoo train {name} --set train.samples={samples}`, seed {seed}.", "")
 
 
 def _flat(table: Any, prefix: str = "") -> Iterator[tuple[str, str]]:
