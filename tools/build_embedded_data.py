@@ -1,4 +1,4 @@
-"""Rebuild the data embedded in ganzoo from two Debian packages and a file of scikit-learn; same sources, same decoded pixels.
+"""Rebuild the data embedded in ganzoo from two Debian packages and a file of scikit-learn: same sources, same pixels.
 
     python tools/build_embedded_data.py            # writes into plugins/datasets/embedded
 
