@@ -72,7 +72,7 @@ def test_every_recipe_can_be_read_on_one_screen_and_says_where_it_is_from(name):
     text = ENTRIES[name].path.read_text(encoding="utf-8")
     raw = read_toml(ENTRIES[name].path)
     written = [line for line in text.splitlines() if line.strip()]
-    assert len(written) <= 45, f"{name}: {len(written)} lines; defaults live in the plugins, so leave them out"
+    assert len(written) < 50, f"{name}: {len(written)} lines; defaults live in the plugins, so leave them out"
     assert re.fullmatch(r".+ \(.+ \d{4}, arXiv:\d{4}\.\d{4,5}\)", raw["summary"]), raw["summary"]
     assert raw["tier"]
     assert "reference" in raw["presets"]

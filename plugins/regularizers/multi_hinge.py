@@ -19,7 +19,7 @@ class MultiHinge(Head):
     Crammer and Singer's max(0, 1 + the best wrong score - the right one), over K scores that are linear on D's features.
     With `fake_class`, as in the authors' code, D's own negated logit is one more score, which says "fake": D pays for real
     samples as their class and for fakes as fake, G pays `generator` times for fakes as their class (0.05, beside feature
-    matching), and the recipe's loss is `zero-loss`. Without, as in the paper's last version, it goes with a loss on logits: D
+    matching), and the recipe's loss is `zero-loss`. Without, as in the paper's last version, it goes with another loss: D
     pays for real samples and G for fakes, among the K classes. `spectral_norm` norms the layer.
     """
 
