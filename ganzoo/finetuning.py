@@ -60,6 +60,9 @@ class Beginning:
             told = ", ".join(_told(key, wanted[key][0], given) for key in others[:SHOWN])
             note += f"; anew begin {told}" + (f" and {len(others) - SHOWN} more" if len(others) > SHOWN else "")
         self.notes.append(note)
+        still = [key for key in others if key in dict(net.named_parameters()) and not net.get_parameter(key).requires_grad]
+        if still:
+            self.notes.append(f"warning: {network} begins anew with {', '.join(still[:SHOWN])} and never trains it")
         return len(fitting)
 
     def _given(self, network: str) -> Mapping[str, Tensor]:

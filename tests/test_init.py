@@ -183,6 +183,15 @@ def test_shapes_that_differ_are_named():
     assert torch.equal(new.embed.weight, fresh)
 
 
+def test_random_weights_that_are_never_trained_are_a_warning():
+    net = nn.Sequential(nn.Linear(3, 2), nn.Linear(2, 2), nn.Linear(2, 2))
+    old = nn.Sequential(nn.Linear(4, 2), nn.Linear(2, 2), nn.Linear(2, 2))
+    FreezeD(layers=2).prepare(net)
+    begins = Beginning("it", {}, {f"net/D/{key}": value for key, value in old.state_dict().items()})
+    begins.fill({"D": net})
+    assert begins.notes[1:] == ["warning: D begins anew with 0.weight and never trains it"]
+
+
 # FreezeD --------------------------------------------------------------------------------------------------------------
 
 
