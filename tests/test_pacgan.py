@@ -17,6 +17,8 @@ from torch import Tensor, nn
 
 from ganzoo.api import PluginError, Spec, TensorDataset
 from ganzoo.game import Duel
+from ganzoo.testing import ContractError, TinyArchitecture
+from ganzoo.testing.recipes import penalised_samples_are_judged_alone
 from ganzoo.testing.tiny import tiny_data, tiny_trainer
 
 
@@ -91,6 +93,17 @@ def test_it_trains_beside_what_looks_at_logits_and_gradients() -> None:
         terms = trainer.report().terms
         assert {"D/r1", "D/gradient-penalty", "D/lecam"} <= terms.keys()
         assert all(math.isfinite(value) for value in terms.values())
+
+
+def test_recipes_are_checked_by_what_d_is_shown() -> None:
+    class Mixing(TinyArchitecture):
+        def discriminator(self, spec: Spec) -> nn.Module:
+            return nn.Sequential(nn.BatchNorm2d(spec.shape[0]), super().discriminator(spec))
+
+    for regularizers in ({"pacgan": PacGAN, "r1": R1}, {"r1": R1, "pacgan": PacGAN}):
+        penalised_samples_are_judged_alone(tiny_trainer(regularizers=regularizers))
+        with pytest.raises(ContractError, match="mixes samples"):
+            penalised_samples_are_judged_alone(tiny_trainer(regularizers=regularizers, architecture=Mixing))
 
 
 def test_packs_of_points_in_the_plane_train() -> None:

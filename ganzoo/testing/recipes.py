@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
+from functools import reduce
 from typing import Literal
 
 import torch
@@ -13,7 +14,7 @@ from .. import assemble
 from ..api import Batch, Dataset
 from ..device import Device
 from ..errors import RunFailed
-from ..game import Duel
+from ..game import Duel, View
 from ..players import Rule
 from ..recipe import Recipe
 from ..registry import Registry
@@ -37,13 +38,15 @@ def parts_fit_together(trainer: Trainer) -> None:
 def penalised_samples_are_judged_alone(trainer: Trainer) -> None:
     """Where a regularizer takes the gradients of single samples, the discriminator does not mix samples in training."""
     for name, duel in _duels(trainer):
+        views = [rule.regularizer.view for rule in trainer.rules if rule.discriminator == name]
         takers = [
             rule.name
             for rule in trainer.rules
-            if rule.discriminator == name and rule.concerns("discriminator") and _takes_gradients(rule, duel)
+            if rule.discriminator == name and rule.concerns("discriminator") and _takes_gradients(rule, duel, views)
         ]
         if takers:
-            mixed = mixes_samples(duel.discriminator, duel.real, duel.real_cond)
+            shown = reduce(lambda x, view: view(x), views, duel.real)
+            mixed = mixes_samples(duel.discriminator, shown, duel.real_cond)
             found = f"{takers[0]!r} before network {name!r}, which mixes samples (batch norm?)"
             require(not mixed, "input gradients of a discriminator that judges each sample alone", found, "A regularizer")
 
@@ -87,7 +90,7 @@ def _duels(trainer: Trainer) -> Iterator[tuple[str, Duel]]:
                     yield trainer.name(duel), duel
 
 
-def _takes_gradients(rule: Rule, duel: Duel) -> bool:
+def _takes_gradients(rule: Rule, duel: Duel, views: Sequence[View]) -> bool:
     spy = _Spy(
         duel.discriminator,
         duel.real,
@@ -96,7 +99,7 @@ def _takes_gradients(rule: Rule, duel: Duel) -> bool:
         fake_cond=duel.fake_cond,
         generate=duel.generate,
         z=duel.z,
-        views=[rule.regularizer.view],
+        views=views,
     )
     rule.regularizer.penalty(spy)
     return spy.taken
