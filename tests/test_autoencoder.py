@@ -12,11 +12,14 @@ from ganzoo_plugins.regularizers.cramer_penalty import CramerPenalty
 from ganzoo_plugins.regularizers.pulling_away import PullingAway
 from torch import nn
 
+from ganzoo import assemble
 from ganzoo.api import PluginError, Spec
 from ganzoo.layers.autoencoding import AutoEncodingDiscriminator
 from ganzoo.layers.conditional import LabelledMap
 from ganzoo.layers.features import feature_width
+from ganzoo.registry import registry
 from ganzoo.testing import tiny_trainer
+from ganzoo.zoo import Request, resolve
 
 SPEC = Spec(shape=(3, 32, 32), latent=62)
 BOTH = [Autoencoder, ELUAutoencoder]
@@ -149,6 +152,15 @@ def test_ebgan_trains_with_the_pulling_away_term():
         trainer.round()
     terms = trainer.report().terms
     assert 0 <= terms["G/pulling-away"] <= 1
+
+
+def test_the_papers_preset_of_began_has_the_papers_networks():
+    recipe = resolve("began", Request(presets=("paper",)), registry())
+    parts = assemble.cast(recipe, registry(), Spec(shape=(3, 32, 32)))
+    assert parts.spec.prior == "uniform"
+    assert count(parts.nets["G"]) == count(ELUAutoencoder(width=128).generator(Spec(shape=(3, 32, 32), latent=64)))
+    assert parts.nets["D"].feature_width == 64
+    assert parts.nets["D"].error == "l1"
 
 
 def test_a_dcgan_gives_vectors_where_it_is_asked_to():
