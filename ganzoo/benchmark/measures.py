@@ -189,7 +189,7 @@ MEASURES: Mapping[str, Callable[..., Measure]] = {
     "density-coverage": DensityCoverage,
     "memorisation": Memorisation,
     "frechet-infinity": FrechetInfinity,
-    "path-length": PathLength,
+    "perceptual-path-length": PathLength,
 }
 
 
