@@ -424,8 +424,9 @@ def test_path_lengths_and_distances_at_infinity_are_measured_where_they_can_be(
 
     monkeypatch.setitem(SAMPLE_SIMILARITY_REGISTRY, "squares", Squares)
     monkeypatch.setenv("TORCH_HOME", str(tmp_path))
-    settings = {"perceptual-path-length": {"samples": 100, "epsilon": 0.1, "similarity": "squares"}, "frechet-infinity": {"least": 60}}
-    asked = order.protocol.changed(metrics=("perceptual-path-length", "frechet-infinity"), options=settings, extractors=("pca64",))
+    path = {"samples": 100, "epsilon": 0.1, "similarity": "squares"}
+    settings = {"perceptual-path-length": path, "frechet-infinity": {"least": 60}}
+    asked = order.protocol.changed(metrics=tuple(settings), options=settings, extractors=("pca64",))
     models = replace(order, targets=order.targets[:1], out=tmp_path, baselines=False)
     (entry,) = sweep(replace(models, protocol=asked), registry(), Silent()).entries
     scores = {key.split("/")[0]: value for key, value in entry["scores"].items()}
