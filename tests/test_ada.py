@@ -12,6 +12,7 @@ from ganzoo_plugins.regularizers.apa import APA
 from ganzoo_plugins.regularizers.diffaugment import DiffAugment
 from ganzoo_plugins.regularizers.r1 import R1
 from torch import Tensor
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from ganzoo.api import PluginError
 from ganzoo.costs import Shown
@@ -243,6 +244,23 @@ def test_ada_draws_from_the_global_generator_and_goes_through_its_pipe() -> None
     assert torch.equal(color(geometric(blit(x, ALWAYS), ALWAYS), ALWAYS), shown[0])
     torch.manual_seed(1)
     assert torch.equal(ADA(pipe="b", probability=1.0).view(x), shown[0]) is False
+
+
+class NoSynchronisation(TorchDispatchMode):
+    """Fails where a tensor's value is asked for, which would make an accelerator wait."""
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):  # type: ignore[no-untyped-def]
+        assert func is not torch.ops.aten._local_scalar_dense.default, "a value was read back"
+        return func(*args, **(kwargs or {}))
+
+
+def test_nothing_waits_for_a_value() -> None:
+    regularizer, x = ADA(probability=0.5, interval=1), torch.randn(4, 3, 16, 16, requires_grad=True)
+    with NoSynchronisation():
+        slope = torch.autograd.grad(regularizer.view(x).square().sum(), x, create_graph=True)[0]
+        slope.square().sum().backward()
+        regularizer.observe(torch.randn(4), torch.randn(4))
+        APA(probability=0.5).passed_off(Duel(torch.nn.Identity(), x.detach(), x.detach()))
 
 
 def test_ada_refuses_what_it_cannot_do() -> None:

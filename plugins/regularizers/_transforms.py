@@ -99,20 +99,25 @@ def _turn(x: Tensor, some: Tensor) -> Tensor:
     return torch.stack([torch.stack([cos, -sin], 1), torch.stack([sin, cos], 1)], 1)
 
 
+def _low_pass(like: Tensor) -> Tensor:
+    """Return the filter where it is needed; it is filled in there, as a copy would wait."""
+    return torch.stack([like.new_full((), tap) for tap in LOW_PASS])
+
+
 def _doubling(size: int, like: Tensor) -> Tensor:
     """Return the map from a line of pixels to one of half the distance, [2 size, size]; the line goes on as its mirror."""
-    taps = torch.tensor(LOW_PASS, device=like.device, dtype=like.dtype) * 2**0.5
+    taps = _low_pass(like) * 2**0.5
     pixel = torch.arange(-REACH, size + REACH, device=like.device)
     lag = torch.arange(2 * size, device=like.device)[:, None] - 2 * pixel + REACH - 1
     spread = taps[lag.clamp(0, 2 * REACH - 1)] * ((lag >= 0) & (lag < 2 * REACH))
     period = pixel % (2 * size)
     folded = torch.where(period < size, period, 2 * size - 1 - period)
-    return spread @ F.one_hot(folded, size).to(like.dtype)
+    return spread @ (folded[:, None] == torch.arange(size, device=like.device)).to(like.dtype)
 
 
 def _halving(size: int, like: Tensor) -> Tensor:
     """Return the map back, from a line that reaches out by the filter's length less one, [size, 2 size + 10]."""
-    taps = torch.tensor(LOW_PASS, device=like.device, dtype=like.dtype) / 2**0.5
+    taps = _low_pass(like) / 2**0.5
     pixel = torch.arange(size, device=like.device)[:, None]
     lag = torch.arange(-REACH + 1, 2 * size + REACH - 1, device=like.device) - 2 * pixel + REACH - 1
     return taps[lag.clamp(0, 2 * REACH - 1)] * ((lag >= 0) & (lag < 2 * REACH))
@@ -180,9 +185,9 @@ def color(x: Tensor, p: Tensor) -> Tensor:
 def _colors(along: Tensor, across: Tensor, around: Tensor) -> Tensor:
     """Return the maps of colours [N, 3, 3] that scale the grey axis, and scale and turn what is across it."""
     grey = torch.full((3, 3), 1 / 3, device=along.device, dtype=along.dtype)
-    turn = torch.tensor([[0.0, -1.0, 1.0], [1.0, 0.0, -1.0], [-1.0, 1.0, 0.0]], device=along.device, dtype=along.dtype)
-    rest = torch.eye(3, device=along.device, dtype=along.dtype) - grey
-    parts = ((along, grey), (across, rest), (around, turn / 3**0.5))
+    one = torch.eye(3, device=along.device, dtype=along.dtype)
+    turn = (one.roll(1, 0) - one.roll(-1, 0)) / 3**0.5  # the cross product with the grey axis
+    parts = ((along, grey), (across, one - grey), (around, turn))
     return torch.stack([factor[:, None, None] * matrix for factor, matrix in parts]).sum(0)
 
 
