@@ -53,7 +53,8 @@ def test_dataset(name, split, labels, tmp_path, monkeypatch):
 @pytest.mark.parametrize("name", [entry.qualified for entry in entries(registry())], ids=lambda name: name.split(":")[1])
 def test_recipe(name):
     found = list(check_recipe(name))
-    assert [one.result for one in found] in (["ok"] * 3, ["unchecked"]), found
+    results = [one.result for one in found]
+    assert results == ["unchecked"] or (len(results) == 3 and {*results} <= {"ok", "excused"}), found
 
 
 @pytest.mark.parametrize(

@@ -17,8 +17,8 @@ class EqualizedLinear(nn.Linear):
     """x [N, width] to [N, out] with the weight times gain / sqrt(width).
 
     `multiplier` slows or speeds the layer up: weights start from N(0, 1 / multiplier^2), and they and the bias count
-    multiplier times, so that steps of the optimizer count that much while the layer starts as without. `start` is the bias's
-    first value as it counts.
+    multiplier times, so that steps of the optimizer count that much while the layer starts as without. `start` is the
+    bias's first value as it counts.
     """
 
     def __init__(

@@ -25,15 +25,15 @@ class FIR(nn.Module):
         kernel = taps[:, None] * taps
         self.register_buffer("kernel", (kernel / kernel.sum())[None, None], persistent=False)
 
-    def blur(self, x: Tensor, padding: int, gain: float = 1.0) -> Tensor:
+    def blurred(self, x: Tensor, padding: int, gain: float = 1.0) -> Tensor:
         """Return the filtered map, of 2 * padding - 3 pixels more each way."""
         return F.conv2d(x, self._each(x, gain), padding=padding, groups=x.shape[1])
 
-    def double(self, x: Tensor) -> Tensor:
+    def doubled(self, x: Tensor) -> Tensor:
         """Return x with zeros put in between, filtered, [N, C, 2H, 2W]; inside the map that is bilinear interpolation."""
         return F.conv_transpose2d(x, self._each(x, 4.0), stride=2, padding=1, groups=x.shape[1])
 
-    def halve(self, x: Tensor) -> Tensor:
+    def halved(self, x: Tensor) -> Tensor:
         """Return every second pixel of filtered x, [N, C, H/2, W/2]."""
         return F.conv2d(x, self._each(x, 1.0), stride=2, padding=1, groups=x.shape[1])
 
@@ -52,5 +52,5 @@ class FilteredHalve(EqualizedConv2d):
         """Return the map of half the size."""
         weight, kernel = self.weight * self.scale, self.kernel_size[0]
         if kernel == 1:  # it may come last, and the filter need not be computed where nothing is kept
-            return F.conv2d(self.fir.halve(input), weight, self.bias)
-        return F.conv2d(self.fir.blur(input, kernel // 2 + 1), weight, self.bias, stride=2)
+            return F.conv2d(self.fir.halved(input), weight, self.bias)
+        return F.conv2d(self.fir.blurred(input, kernel // 2 + 1), weight, self.bias, stride=2)

@@ -52,7 +52,7 @@ class ModulatedConv2d(nn.Conv2d):
         if self.fir is None:
             return F.conv2d(x, self.weight, padding=self.padding)
         x = F.conv_transpose2d(x, self.weight.flip(2, 3).transpose(0, 1), stride=2)
-        return self.fir.blur(x, padding=1, gain=4.0)
+        return self.fir.blurred(x, padding=1, gain=4.0)
 
 
 def _each_channel(factors: Tensor, x: Tensor) -> Tensor:

@@ -47,7 +47,7 @@ def unpack(packed: Tensor, channels: int, sizes: Sequence[int]) -> list[Tensor]:
     if packed.ndim != 2 or packed.shape[1] != sum(lengths):
         raise PluginError(
             f"packed images of {channels} channels and sizes {list(sizes)} are rows of {sum(lengths)} numbers, "
-            f"not of shape {tuple(packed.shape)}; use game 'multi-scale'"
+            f"not of shape {tuple(packed.shape)}; choose a game of pyramids"
         )
-    rows = packed.split(lengths, 1)
-    return [row.unflatten(1, (channels, size, size)) for row, size in zip(rows, sizes, strict=True)]
+    rows = torch.split(packed, lengths, 1)
+    return [row.reshape(-1, channels, size, size) for row, size in zip(rows, sizes, strict=True)]

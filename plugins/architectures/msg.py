@@ -24,18 +24,18 @@ WHOLE_BATCH = 2**30  # a group that no batch exceeds
 class MSG(Architecture):
     """Networks whose gradients flow at all scales from the start (Karnewar & Wang 2020, arXiv:1903.06048).
 
-    A size s from 4 pixels on has min(channel_base / s, channel_max) channels. G is that of ProGAN with a 1x1 convolution to
-    colours at every size; D takes the image of each size through a 1x1 convolution of half the size's channels and
-    concatenates it with what comes from the larger ones, two 3x3 convolutions and 2x2 means a size. D appends the standard
-    deviation over the whole batch to its 4x4 map (`stddev`). All layers have equalised learning rates, those to and from
-    colours with the same gain of sqrt(2).
+    A size s from 4 pixels on has min(channel_base / s, channel_max) channels (16384 and 512 in the source). G is that of
+    ProGAN with a 1x1 convolution to colours at every size; D takes the image of each size through a 1x1 convolution of half
+    the size's channels and concatenates it with what comes from the larger ones, two 3x3 convolutions and 2x2 means a size.
+    D appends the standard deviation over the whole batch to its 4x4 map (`stddev`). All layers have equalised learning
+    rates, those to and from colours with the same gain of sqrt(2). z is not normalised.
     The game `multi-scale` asks for `pyramid_generator` and `pyramid_discriminator`, whose samples are the images of all
     sizes packed in a row. In the game `adversarial` G gives its last image only and D sees its 2x2 means. With classes, G
     sees the one-hot label beside z and D has a projection or a logit for each class; the authors' networks have none.
     """
 
     expected_failures: ClassVar[Mapping[str, str]] = {
-        "samples-fit-the-spec": "G ends in a linear layer, as published, so colours may leave [-1, 1]; pictures are clipped",
+        "samples-fit-the-spec": "G ends linearly, as published: colours may leave [-1, 1], and pictures are clipped",
         "samples-are-judged-alone": "D's minibatch standard deviation mixes samples, as published; see option stddev",
         "accumulation-equals-the-batch": "D's minibatch standard deviation is that of each piece of a batch",
     }
@@ -52,6 +52,9 @@ class MSG(Architecture):
         self.channel_max = channel_max
         self.stddev = stddev
         self.discriminator_label = discriminator_label
+        for option, value in (("channel_base", channel_base), ("channel_max", channel_max)):
+            if value < 2:
+                raise PluginError(f"architecture 'msg' needs a {option!r} of at least 2, not {value}")
 
     def generator(self, spec: Spec) -> nn.Module:
         """Return the generator of the last image alone."""

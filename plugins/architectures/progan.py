@@ -32,13 +32,14 @@ class ProGAN(Architecture):
     2x2 means, and appends the standard deviation in groups of `group` samples (0: it does not) to its 4x4 map.
     [[stages]] with sizes make both grow: while the share `fade` of a stage of a new size lasts, G's images and D's features
     are blended from those of the size before. The game `progressive` blends the real images alike; without stages the
-    networks are whole from the start. With classes, G sees the one-hot label beside z, and D has a projection or a logit for
-    each class (`discriminator_label`). A bias for each entry of G's first map, as in pytorch_GAN_zoo. Deviations: optimizers
-    keep their state when a stage begins; the authors' D learns labels by an auxiliary classifier.
+    networks are whole from the start. With classes, G sees the one-hot label beside z, and D has a projection or a logit
+    for each class (`discriminator_label`). The paper has channel_base 16384 and channel_max 512.
+    Deviations: each entry of G's first map has a bias, as in pytorch_GAN_zoo; optimizers keep their state when a stage
+    begins; the authors' D learns labels by an auxiliary classifier.
     """
 
     expected_failures: ClassVar[Mapping[str, str]] = {
-        "samples-fit-the-spec": "G ends in a linear layer, as published, so colours may leave [-1, 1]; pictures are clipped",
+        "samples-fit-the-spec": "G ends linearly, as published: colours may leave [-1, 1], and pictures are clipped",
         "gradients-reach-everything": "the colour layers of the sizes before serve while the networks grow and then rest",
         "samples-are-judged-alone": "D's minibatch standard deviation mixes samples, as published; group = 0 leaves it out",
         "accumulation-equals-the-batch": "D's minibatch standard deviation has other groups in each piece of a batch",
@@ -58,7 +59,11 @@ class ProGAN(Architecture):
         self.fade = fade
         self.group = group
         self.discriminator_label = discriminator_label
-        for option, value, least in (("channel_base", channel_base, 1), ("channel_max", channel_max, 1), ("group", group, 0)):
+        for option, value, least in (
+            ("channel_base", channel_base, 1),
+            ("channel_max", channel_max, 1),
+            ("group", group, 0),
+        ):
             if value < least:
                 raise PluginError(f"architecture 'progan' needs a {option!r} of at least {least}, not {value}")
         if not 0 <= fade <= 1:

@@ -35,23 +35,24 @@ SLOW = 0.01  # learning rate of the mappings beside that of the rest
 class StyleGAN2(Architecture):
     """Networks of StyleGAN2 (Karras et al. 2020, arXiv:1912.04958), with the sizes of StyleGAN2-ADA (arXiv:2006.06676).
 
-    A size s from 4 pixels on has min(channel_base / s, channel_max) channels. G: z, scaled to unit size, becomes a style w of
-    `style` numbers through `mapping_layers` linear layers at 0.01 of the learning rate; from a learned 4x4 map on, each size
-    has two 3x3 convolutions whose weights w modulates and demodulates, with noise of learned strength, and adds its colours to
-    the filtered image of the size before. `mixing` is the share of images in training whose later layers follow a second z.
-    D has two 3x3 convolutions a size, with filtered halving and, in `residual` blocks, a 1x1 convolution around them; it appends the
-    standard deviation in groups of `group` samples (0: it does not) to its 4x4 map. LeakyReLU(0.2) times sqrt(2)
-    everywhere; equalised learning rates. With classes, an embedding of the label goes into the mapping beside z, and D has a
-    projection on one that went through a mapping of `discriminator_mapping_layers` (or none: `discriminator_label`).
+    A size s from 4 pixels on has min(channel_base / s, channel_max) channels. G: z, scaled to unit size, becomes a style w
+    of `style` numbers through `mapping_layers` linear layers at 0.01 of the learning rate; from a learned 4x4 map on, each
+    size has two 3x3 convolutions whose weights w modulates and demodulates, with noise of learned strength, and adds its
+    colours to the filtered image of the size before. `mixing` is the share of images in training whose later layers follow
+    a second z. D has two 3x3 convolutions a size, with filtered halving and, in `residual` blocks, a 1x1 convolution around
+    them; it appends the standard deviation in groups of `group` samples (0: it does not) to its 4x4 map. LeakyReLU(0.2)
+    times sqrt(2) everywhere; equalised learning rates. With classes, an embedding of the label goes into the mapping beside
+    z, and D has a projection on one that went through a mapping of its own (or none: `discriminator_label`).
     In training G's noise is drawn anew each time and the mean style is followed; in eval mode the noise is constant and
-    `truncate` draws styles towards the mean. Modulation scales the maps before and after a shared convolution.
+    `truncate` draws styles towards the mean. The paper has channel_base 16384 or 32768, channel_max and style 512.
+    Modulation scales the maps before and after a shared convolution, which is the same function.
     Deviations: each image has a mixing point of its own; the mean style in the average of G is averaged like its weights.
     """
 
     expected_failures: ClassVar[Mapping[str, str]] = {
-        "samples-fit-the-spec": "G ends in a linear layer, as published, so colours may leave [-1, 1]; pictures are clipped",
+        "samples-fit-the-spec": "G ends linearly, as published: colours may leave [-1, 1], and pictures are clipped",
         "samples-are-judged-alone": "D's minibatch standard deviation mixes samples, as published; group = 0 leaves it out",
-        "accumulation-equals-the-batch": "each piece of a batch draws noise of its own and has other groups for its deviation",
+        "accumulation-equals-the-batch": "each piece of a batch draws its own noise and has other groups for its deviation",
     }
 
     def __init__(
@@ -170,7 +171,7 @@ class SynthesisBlock(nn.Module):
         if image is None:
             return x, colours
         with unscaled(image):
-            return x, self.fir.double(image) + colours
+            return x, self.fir.doubled(image) + colours
 
 
 class Generator(nn.Module):
@@ -190,7 +191,9 @@ class Generator(nn.Module):
             SynthesisBlock(width, out, channels, style, 4 * 2**index)
             for index, (width, out) in enumerate(pairwise([0, *widths]))
         )
-        self.count = sum(len(block.convolutions) for block in self.blocks) + 1  # styles of an image: the colours' is the last
+        self.count = (
+            sum(len(block.convolutions) for block in self.blocks) + 1
+        )  # styles of an image: the colours' is the last
         self.register_buffer("mean", torch.zeros(style))
 
     def forward(self, z: Tensor, label: Tensor | None = None) -> Tensor:

@@ -14,9 +14,10 @@ from ganzoo.layers.scales import pack, pyramid, scales, unpack
 class MultiScale(TwoPlayer):
     """G shows D its images of all sizes from 4x4 pixels up, of one sample at a time (MSG-GAN, arXiv:1903.06048).
 
-    A sample is the images [C, s, s] of the sizes s = 4, 8, ... S packed in a row, smallest first; real images are packed with
-    their 2x2 means. So D judges all scales together, and each scale of G has gradients of its own. Samples are the largest
-    images. Regularizers see the rows: penalties on gradients count all scales, and views that need images refuse them.
+    A sample is the images [C, s, s] of the sizes s = 4, 8, ... S packed in a row, smallest first; real images are packed
+    with their 2x2 means. So D judges all scales together, and each scale of G has gradients of its own. Samples are the
+    largest images. Regularizers see the rows: penalties on gradients count all scales, and views that need images refuse
+    them.
     """
 
     roles: Mapping[str, str] = {"G": "pyramid_generator", "D": "pyramid_discriminator"}
