@@ -38,7 +38,8 @@ class MinibatchStddev(nn.Module):
             )
         group = max(number for number in range(1, min(self.group, count) + 1) if count % number == 0)
         y = x.float().reshape(group, count // group, self.channels, -1, *size)
-        deviation = (y.var(0, correction=0) + TINY).sqrt().mean((2, 3, 4))  # [M, channels]
+        variance = (y - y.mean(0)).square().mean(0)  # many times as fast as var along the outermost axis
+        deviation = (variance + TINY).sqrt().mean((2, 3, 4))  # [M, channels]
         return torch.cat([x, deviation.to(x.dtype).repeat(group, 1)[:, :, None, None].expand(-1, -1, *size)], 1)
 
 
