@@ -12,15 +12,18 @@ from ganzoo.api import PluginError
 __all__ = [
     "ClassTable",
     "ConditionalBatchNorm",
+    "GeneratorLabelUse",
     "LabelUse",
     "LabelledLatent",
     "LabelledLogit",
     "LabelledMap",
     "ModulatedBatchNorm",
+    "is_told",
     "require_label",
 ]
 
 LabelUse = Literal["concatenation", "projection", "heads", "none"]  # how a discriminator is told the label
+GeneratorLabelUse = Literal["concatenation", "first-layer"]  # and a generator: beside z, or by a first layer of its own
 
 
 def require_label(label: Tensor | None, classes: int) -> Tensor | None:
@@ -94,6 +97,12 @@ class LabelledLogit(nn.Module):
             return logits
         projected: Tensor = (self.embedding(label).to(features.dtype) * features).sum(1)
         return logits + projected
+
+
+def is_told(net: nn.Module) -> bool:
+    """Return whether a layer of this module tells a discriminator the label."""
+    found = [part for part in net.modules() if isinstance(part, LabelledLatent | LabelledMap | LabelledLogit)]
+    return any(part.embedding is not None or (isinstance(part, LabelledLogit) and part.outputs > 1) for part in found)
 
 
 class ClassTable(nn.Embedding):

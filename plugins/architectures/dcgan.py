@@ -10,7 +10,8 @@ from torch import Tensor, nn
 
 from ganzoo.api import Architecture, DiscriminatorOutput, PluginError, Spec
 from ganzoo.layers.attention import SelfAttention, attention_after
-from ganzoo.layers.conditional import LabelledLatent, LabelledLogit, LabelledMap, LabelUse
+from ganzoo.layers.conditional import GeneratorLabelUse, LabelledLatent, LabelledLogit, LabelledMap, LabelUse
+from ganzoo.layers.first_layers import ClassBatchNorm, ClassLinear, FirstLayers
 from ganzoo.layers.images import image_format
 from ganzoo.layers.projections import FromPixel, ToPixel
 
@@ -24,10 +25,11 @@ class DCGAN(Architecture):
     G: z to 4x4, then transposed convolutions of stride 2, norm and ReLU, tanh at the end.
     D: convolutions of stride 2, LeakyReLU(0.2), norm from the second on, a 4x4 convolution to one logit; `layer` norms each
     sample on its own (group norm of one group), as gradient penalties need it.
-    With classes, G sees an embedding of the label beside z. `discriminator_label` is how D sees the label: "concatenation"
-    is one more input channel (arXiv:1411.1784), "projection" adds features times an embedding (arXiv:1802.05637), "heads"
-    has a logit for each class, of which the label's counts, and "none" leaves it to a regularizer. `outputs` above 1 makes
-    D give a vector of so many numbers a sample, which losses such as `cramer` and `mmd` compare. `generator_attention` and
+    With classes, G sees an embedding of the label beside z, or each class has its own first layer and norm there:
+    `generator_label = "first-layer"` (arXiv:1708.02556). `discriminator_label` is how D sees the label: "concatenation" is
+    one more input channel (arXiv:1411.1784), "projection" adds features times an embedding (arXiv:1802.05637), "heads" has
+    a logit for each class, of which the label's counts, and "none" leaves it to a regularizer. `outputs` above 1 makes D
+    give a vector of so many numbers a sample, which losses such as `cramer` and `mmd` compare. `generator_attention` and
     `discriminator_attention` put self-attention (arXiv:1805.08318) after the layer of that many pixels; 0 is none.
     Weights start from N(0, 0.02), norm scales from N(1, 0.02). A convolution has a bias where no norm follows; D's last has
     none. Deviation: kernels of 4, as in the later ports, where the paper has 5.
@@ -45,6 +47,7 @@ class DCGAN(Architecture):
         kernel: int = 4,
         generator_norm: Literal["batch", "none"] = "batch",
         discriminator_norm: Literal["batch", "layer", "none"] = "batch",
+        generator_label: GeneratorLabelUse = "concatenation",
         discriminator_label: LabelUse = "concatenation",
         generator_attention: int = 0,
         discriminator_attention: int = 0,
@@ -55,6 +58,7 @@ class DCGAN(Architecture):
         self.kernel = kernel
         self.generator_norm: Norm = generator_norm
         self.discriminator_norm: Norm = discriminator_norm
+        self.generator_label: GeneratorLabelUse = generator_label
         self.discriminator_label: LabelUse = discriminator_label
         self.generator_attention = generator_attention
         self.discriminator_attention = discriminator_attention
@@ -73,8 +77,12 @@ class DCGAN(Architecture):
     def generator(self, spec: Spec) -> nn.Module:
         """Return the transposed-convolutional generator."""
         channels, size = image_format(spec, "dcgan")
-        condition = LabelledLatent(spec.latent, spec.classes, self.embedding)
         widths = self._widths(size)[::-1]
+        condition: LabelledLatent | FirstLayers
+        if self.generator_label == "first-layer" and spec.classes:
+            condition = FirstLayers(spec.latent, spec.classes, (widths[0], 4, 4), normed=self.generator_norm == "batch")
+        else:
+            condition = LabelledLatent(spec.latent, spec.classes, self.embedding)
         attention = attention_after(self.generator_attention, [4 << index for index in range(len(widths))], "generator")
         return Generator(condition, widths, channels, self.kernel, self.generator_norm, attention)
 
@@ -105,22 +113,32 @@ class Generator(nn.Module):
     """Latents [N, latent] to images [N, channels, size, size] in [-1, 1]."""
 
     def __init__(
-        self, condition: LabelledLatent, widths: list[int], channels: int, kernel: int, norm: Norm, attention: int = -1
+        self,
+        condition: LabelledLatent | FirstLayers,
+        widths: list[int],
+        channels: int,
+        kernel: int,
+        norm: Norm,
+        attention: int = -1,
     ) -> None:
         super().__init__()
         self.condition = condition
-        first: nn.Module = FromPixel(condition.width, widths[0], 4, bias=norm == "none")
-        doubling = [up(width, out, kernel, bias=norm == "none") for width, out in pairwise(widths)]
+        bias = norm == "none"
+        first: list[nn.Module] = []
+        if isinstance(condition, LabelledLatent):
+            first = [FromPixel(condition.width, widths[0], 4, bias=bias), *normed(norm, widths[0])]
+        doubling = [[up(width, out, kernel, bias=bias), *normed(norm, out)] for width, out in pairwise(widths)]
         layers: list[nn.Module] = []
-        for index, (layer, width) in enumerate(zip([first, *doubling], widths, strict=True)):
-            layers += [layer, *normed(norm, width), nn.ReLU()]
+        for index, (block, width) in enumerate(zip([first, *doubling], widths, strict=True)):
+            layers += [*block, nn.ReLU()]
             layers += [SelfAttention(width)] if index == attention else []
         self.layers = nn.Sequential(*layers, up(widths[-1], channels, kernel, bias=True), nn.Tanh())
-        self.layers.apply(initialise)
+        self.apply(initialise)
 
     def forward(self, z: Tensor, label: Tensor | None = None) -> Tensor:
         """Return the images."""
-        return self.layers(self.condition(z, label)[:, :, None, None])
+        start = self.condition(z, label)
+        return self.layers(start if start.dim() == 4 else start[:, :, None, None])
 
 
 class Discriminator(nn.Module):
@@ -185,9 +203,9 @@ def normed(norm: Norm, channels: int) -> list[nn.Module]:
 
 def initialise(layer: nn.Module) -> None:
     """Draw the weights as the paper does; biases start at zero."""
-    if isinstance(layer, nn.Conv2d | nn.ConvTranspose2d):
+    if isinstance(layer, nn.Conv2d | nn.ConvTranspose2d | ClassLinear):
         nn.init.normal_(layer.weight, 0.0, 0.02)
-    elif isinstance(layer, nn.BatchNorm2d | nn.GroupNorm):
+    elif isinstance(layer, nn.BatchNorm2d | nn.GroupNorm | ClassBatchNorm):
         nn.init.normal_(layer.weight, 1.0, 0.02)
     else:
         return

@@ -9,7 +9,8 @@ from typing import ClassVar, Literal
 from torch import Tensor, nn
 
 from ganzoo.api import Architecture, DiscriminatorOutput, PluginError, Spec
-from ganzoo.layers.conditional import LabelledLatent, LabelledLogit, LabelledMap, LabelUse
+from ganzoo.layers.conditional import GeneratorLabelUse, LabelledLatent, LabelledLogit, LabelledMap, LabelUse
+from ganzoo.layers.first_layers import FirstLayers
 from ganzoo.layers.images import image_format
 
 CHANNELS = (32, 64, 128)  # convolutional discriminator
@@ -26,8 +27,9 @@ class MLP(Architecture):
     D, "convolutional": 5x5 convolutions of stride 2 with 32-64-128 channels, LeakyReLU(0.2), batch norm from the second on,
     a linear logit. D, "linear": linear layers of `discriminator_hidden` widths on the flat sample, with norm and dropout
     from the second on; then samples may have any shape, vectors (F,) included.
-    With classes, G sees an embedding of the label beside z. `discriminator_label` is how D sees the label: "concatenation"
-    is one more input channel, or an embedding beside the flat sample (arXiv:1411.1784), "projection" adds features times an
+    With classes, G sees an embedding of the label beside z, or each class has its own first layer and norm there:
+    `generator_label = "first-layer"` (arXiv:1708.02556). `discriminator_label` is how D sees the label: "concatenation" is
+    one more input channel, or an embedding beside the flat sample (arXiv:1411.1784), "projection" adds features times an
     embedding (arXiv:1802.05637), "heads" has a logit for each class, of which the label's counts, and "none" leaves it to a
     regularizer. Deviation: the paper's maxout and sigmoid layers are the rectifiers of later tutorials.
     """
@@ -47,6 +49,7 @@ class MLP(Architecture):
         discriminator_hidden: tuple[int, ...] = (512, 256),
         discriminator_norm: Literal["batch", "none"] = "batch",
         discriminator_dropout: float = 0.0,
+        generator_label: GeneratorLabelUse = "concatenation",
         discriminator_label: LabelUse = "concatenation",
         activation: Activation = "leaky-relu",
         embedding: int = 50,
@@ -58,6 +61,7 @@ class MLP(Architecture):
         self.discriminator_hidden = tuple(discriminator_hidden)
         self.discriminator_norm = discriminator_norm
         self.discriminator_dropout = discriminator_dropout
+        self.generator_label: GeneratorLabelUse = generator_label
         self.discriminator_label: LabelUse = discriminator_label
         self.activation: Activation = activation
         self.embedding = embedding
@@ -79,8 +83,15 @@ class MLP(Architecture):
                 f"architecture 'mlp' cannot make samples of shape {tuple(spec.shape)} from {spec.latent} latents; "
                 "give both at least one number (data, latent.size)"
             )
-        condition = LabelledLatent(spec.latent, spec.classes, self.embedding)
-        layers = stack(condition.width, self.generator_hidden, self.activation, self.generator_norm)
+        condition: LabelledLatent | FirstLayers
+        if self.generator_label == "first-layer" and spec.classes:
+            first, *rest = self.generator_hidden
+            condition = FirstLayers(spec.latent, spec.classes, (first,), normed=self.generator_norm == "batch")
+            norm: Literal["batch", "none"] = "none" if self.generator_norm == "none" else "batch"
+            layers = [activated(self.activation), *stack(first, tuple(rest), self.activation, norm)]
+        else:
+            condition = LabelledLatent(spec.latent, spec.classes, self.embedding)
+            layers = stack(condition.width, self.generator_hidden, self.activation, self.generator_norm)
         layers.append(nn.Linear(self.generator_hidden[-1], math.prod(spec.shape)))
         if self.output == "tanh":
             layers.append(nn.Tanh())
@@ -113,7 +124,7 @@ class MLP(Architecture):
 class Generator(nn.Module):
     """Latents [N, latent] to samples [N, *shape]."""
 
-    def __init__(self, condition: LabelledLatent, layers: list[nn.Module], shape: tuple[int, ...]) -> None:
+    def __init__(self, condition: LabelledLatent | FirstLayers, layers: list[nn.Module], shape: tuple[int, ...]) -> None:
         super().__init__()
         self.shape = tuple(shape)
         self.condition = condition

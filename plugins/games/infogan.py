@@ -11,6 +11,8 @@ from torch import Tensor, nn
 from ganzoo.api import Batch, PluginError, Spec
 from ganzoo.game import Cond, Duel, Scene, TwoPlayer
 
+from ._quantiles import quantile
+
 
 @dataclass(frozen=True, slots=True)
 class CodedSpec(Spec):
@@ -35,7 +37,7 @@ class InfoGAN(TwoPlayer):
         super().__init__()
         self.categorical = tuple(categorical)
         self.continuous = continuous
-        self._normal = True
+        self._prior = "normal"
         if any(size < 2 for size in self.categorical) or continuous < 0 or len(self.categorical) + continuous < 1:
             raise PluginError(
                 "game 'infogan' needs a code at least: sizes of 2 or more in 'categorical', or a positive number in "
@@ -49,7 +51,7 @@ class InfoGAN(TwoPlayer):
             raise PluginError(
                 f"game 'infogan' needs a latent for each of {count} codes, not {spec.latent}; set latent.size"
             )
-        self._normal = spec.prior == "normal"
+        self._prior = spec.prior
         wider = replace(spec, latent=spec.latent + sum(self.categorical) - len(self.categorical))
         known = {field.name: getattr(wider, field.name) for field in fields(wider)}
         return CodedSpec(**known, categorical=self.categorical, continuous=self.continuous)
@@ -57,8 +59,7 @@ class InfoGAN(TwoPlayer):
     def coded(self, z: Tensor) -> Tensor:
         """Return latents [N, latent] with codes in place of the first of them: one-hot vectors, then numbers in [-1, 1]."""
         count = len(self.categorical) + self.continuous
-        codes = z[:, :count].float()
-        share = torch.special.ndtr(codes) if self._normal else (codes + 1) / 2
+        share = quantile(z[:, :count].float(), self._prior)
         parts = []
         for index, size in enumerate(self.categorical):
             chosen = (share[:, index] * size).long().clamp(0, size - 1)

@@ -16,6 +16,7 @@ from ganzoo.game import Duel, Scene
 from ganzoo.layers.features import feature_width
 
 from ._clustering import k_means, means_of, principal, relabelled, spread_points, squared_distances
+from ._quantiles import quantile
 
 CHUNK = 1000  # samples whose features are taken at a time
 
@@ -172,8 +173,7 @@ class Mixture(Game):
 
     def component(self, z: Tensor) -> Tensor:
         """Return which component each latent [N, latent] chooses by its first entry: k with probability pi_k."""
-        first = z[:, 0].double()
-        share = torch.special.ndtr(first) if self._prior == "normal" else (first + 1) / 2
+        share = quantile(z[:, 0].double(), self._prior)
         return torch.searchsorted(self.weights.double().cumsum(0), share).clamp(max=self.components - 1)
 
     def play(self, nets: Mapping[str, nn.Module], batch: Batch, z: Tensor, acting: str) -> Scene:
