@@ -20,7 +20,6 @@ from ganzoo.game import Duel
 from ganzoo.registry import registry
 from ganzoo.testing.tiny import tiny_data, tiny_trainer
 from ganzoo.testing.training import resume_is_bit_exact
-from ganzoo.zoo import Request, resolve
 
 HEADS = (AuxiliaryClassifier, TwinClassifier, ADC, ConditionalContrastive, D2DCE, MultiHinge)
 CLASSES, WIDTH, COUNT = 3, 5, 7
@@ -392,11 +391,10 @@ def test_with_zero_the_multi_hinge_is_the_whole_game():
 # the discriminator leaves the label to the head
 
 
-@pytest.mark.parametrize("architecture", ["resnet", "dcgan", "mlp", "biggan", "sndcgan", "sagan"])
+@pytest.mark.parametrize("architecture", ["resnet", "dcgan", "mlp", "biggan", "biggan-deep", "sndcgan", "sagan"])
 def test_a_discriminator_may_leave_the_label_to_the_head(architecture):
-    recipe = resolve(architecture, Request(values={"architecture.discriminator_label": "none"}), registry())
-    part = recipe.architecture
-    D = registry().build("architecture", part.name, part.options).discriminator(Spec(shape=(1, 16, 16), classes=3))
+    networks = registry().build("architecture", architecture, {"discriminator_label": "none"})
+    D = networks.discriminator(Spec(shape=(1, 16, 16), classes=3))
     D.eval()
     x = torch.rand(4, 1, 16, 16) * 2 - 1
     one, other = (D(x, label=torch.tensor(label)) for label in ([0, 1, 2, 0], [2, 2, 1, 0]))
