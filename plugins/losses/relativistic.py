@@ -14,7 +14,7 @@ class Relativistic(Loss):
     """The paired relativistic loss (RpGAN: Jolicoeur-Martineau 2018, arXiv:1807.00734).
 
     D minimises softplus(-(real - fake)), G minimises softplus(-(fake - real)); sample i of the reals meets sample i of the
-    fakes.
+    fakes. R3GAN's is the same (Huang et al. 2025, arXiv:2501.05441).
     """
 
     relativistic: ClassVar[bool] = True
