@@ -1,6 +1,8 @@
 """Self-attention and the architectures that build on it: the published counts, and their formulas done by hand."""
 
 import math
+import re
+from pathlib import Path
 
 import pytest
 import torch
@@ -13,14 +15,18 @@ from ganzoo_plugins.architectures.resnet import DiscriminatorBlock, ResNet
 from ganzoo_plugins.architectures.sagan import SAGAN
 from ganzoo_plugins.architectures.sndcgan import SNDCGAN
 from ganzoo_plugins.regularizers.spectral_norm import SpectralNorm
+from PIL import Image
 from torch import nn
 from torch.nn.utils import parametrize
 
 from ganzoo.api import Architecture, DiscriminatorOutput, PluginError, Spec
+from ganzoo.jobs import run_recipe
 from ganzoo.layers.attention import SelfAttention, attention_after, attention_maps
 from ganzoo.layers.conditional import ClassTable, ModulatedBatchNorm
 from ganzoo.layers.features import feature_width
 from ganzoo.layers.resampling import DoubleConvolve
+from ganzoo.registry import registry
+from ganzoo.zoo import Request, resolve
 
 N, LATENT = 4, 12
 AT_8 = {"generator_attention": 8, "discriminator_attention": 8}
@@ -289,6 +295,18 @@ def test_attention_maps_can_be_drawn_and_sum_to_one(name: str) -> None:
         assert not any(layer._forward_pre_hooks for layer in net.modules())
     picture = F.interpolate(found[:, 2, 5][:, None], size=16, mode="bilinear")
     assert picture.shape == (N, 1, 16, 16)
+
+
+def test_the_documented_picture_of_attention_can_be_drawn(tmp_path, monkeypatch) -> None:
+    page = (Path(__file__).parents[1] / "docs" / "start-to-finish.md").read_text(encoding="utf-8")
+    (code,) = [block for block in re.findall(r"^```python\n(.*?)^```$", page, re.M | re.S) if "attention_maps" in block]
+    monkeypatch.chdir(tmp_path)
+    small = {"architecture.generator_width": 8, "architecture.discriminator_width": 8, "data.size": 16, "train.batch": 8}
+    recipe = resolve("sagan", Request(values={**small, "train.samples": 16}), registry())
+    run_recipe(recipe, registry(), Path("runs/sagan"), "cpu")
+    exec(compile(code, "start-to-finish.md", "exec"), {})
+    with Image.open("attention.png") as picture:
+        assert picture.size == (8 * 18 + 2, 2 * 18 + 2)
 
 
 def test_maps_of_a_network_without_attention_are_refused() -> None:

@@ -42,7 +42,7 @@ class SelfAttention(nn.Module):
         """Add what each pixel attends to."""
         values = F.max_pool2d(self.value(x), 2).flatten(2)
         attended = values @ self.attention(x).to(values.dtype).transpose(1, 2)
-        added: Tensor = x + self.gamma * self.out(attended.unflatten(2, x.shape[2:]))
+        added: Tensor = x + self.gamma * self.out(attended.reshape(*attended.shape[:2], *x.shape[2:]))
         return added
 
 
@@ -70,9 +70,7 @@ def attention_maps(net: nn.Module, *inputs: Tensor, **cond: Any) -> list[Tensor]
     def look(layer: nn.Module, inputs: tuple[Tensor, ...]) -> None:
         assert isinstance(layer, SelfAttention)
         height, width = inputs[0].shape[2:]
-        maps.append(
-            layer.attention(inputs[0]).float().unflatten(2, (height // 2, width // 2)).unflatten(1, (height, width))
-        )
+        maps.append(layer.attention(inputs[0]).float().view(-1, height, width, height // 2, width // 2))
 
     layers = [layer for layer in net.modules() if isinstance(layer, SelfAttention)]
     if not layers:
