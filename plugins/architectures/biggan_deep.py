@@ -28,8 +28,8 @@ class BigGANDeep(Architecture):
     `generator_width` and `discriminator_width` are the channel multiplier ch, 128 in the paper, with the pyramids of
     `biggan`; at each resolution there are `depth` blocks: 1x1, two 3x3 at a quarter of the channels, 1x1. G: the label's
     `embedding` and z, not split, make the 4x4 map and modulate all batch norms; a shortcut that must lose channels drops
-    the last ones. D: a 3x3 convolution, then blocks whose shortcuts gain channels by a 1x1 convolution; the sum over the last
-    map is projected on the label, or with `discriminator_label = "none"` the label is left to a regularizer. The other
+    the last ones. D: a 3x3 convolution, then blocks whose shortcuts gain channels by a 1x1 convolution; the sum over the
+    last map is projected on the label, or with `discriminator_label = "none"` the label is left to a regularizer. The other
     options are those of `biggan`, and the paper norms the weights of both networks: regularizer `spectral-norm` with
     `of = "both"`.
     """
