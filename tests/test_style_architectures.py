@@ -255,11 +255,12 @@ def test_a_discriminator_fades_from_the_means_to_the_new_layers(spec: Spec) -> N
     D.on_progress(progress(16, 0.0))
     torch.testing.assert_close(D(x, **cond), before)
     D.on_progress(progress(16, 0.7))
-    new = D.judgement(D.blocks[0](D.blocks[1](D.colours[2](x))), cond.get("label"))
+    large, small = D.scales
+    new = D.judgement(small.block(large.block(large.colours(x))), cond.get("label"))
     assert torch.equal(D(x, **cond).logits, new.logits)
     D.on_progress(progress(16, 0.25))
-    half = (D.blocks[1](D.colours[2](x)) + D.colours[1](F.avg_pool2d(x, 2))) / 2
-    torch.testing.assert_close(D(x, **cond).logits, D.judgement(D.blocks[0](half), cond.get("label")).logits)
+    half = (large.block(large.colours(x)) + small.colours(F.avg_pool2d(x, 2))) / 2
+    torch.testing.assert_close(D(x, **cond).logits, D.judgement(small.block(half), cond.get("label")).logits)
 
 
 def test_alpha_follows_the_stage() -> None:
@@ -362,10 +363,11 @@ def test_one_image_is_the_last_of_the_pyramid() -> None:
 def test_a_pyramid_is_judged_from_the_largest_image_down() -> None:
     D = noisy(MSG(**SMALL).pyramid_discriminator(SPEC))
     images = [torch.randn(N, 3, size, size) for size in (4, 8, 16)]
-    colours = [layer(image) for layer, image in zip(D.colours, images, strict=True)]
+    large, small = D.scales
+    colours = [layer(image) for layer, image in zip((D.colours, small.colours, large.colours), images, strict=True)]
     assert [colour.shape[1] for colour in colours] == [4, 4, 4]  # half of 8, half of 8, all of 64 / 16
-    x = torch.cat([colours[1], D.blocks[1](colours[2])], 1)
-    expected = D.judgement(torch.cat([colours[0], D.blocks[0](x)], 1), None)
+    x = torch.cat([colours[1], large.block(colours[2])], 1)
+    expected = D.judgement(torch.cat([colours[0], small.block(x)], 1), None)
     assert torch.equal(D(pack(images)).logits, expected.logits)
     whole = MSG(**SMALL).discriminator(SPEC)
     whole.discriminator.load_state_dict(D.state_dict())

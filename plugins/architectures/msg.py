@@ -133,6 +133,15 @@ class DiscriminatorBlock(nn.Sequential):
         )
 
 
+class Scale(nn.Module):
+    """One size of D: colours to features [N, seen, s, s], and features [N, width, s, s] to those of half the size."""
+
+    def __init__(self, channels: int, seen: int, width: int, out: int) -> None:
+        super().__init__()
+        self.colours = EqualizedConv2d(channels, seen, 1, gain=GAIN)
+        self.block = DiscriminatorBlock(width, out)
+
+
 class Discriminator(nn.Module):
     """Packed pyramids to logits [N] and features [N, widths[0]]."""
 
@@ -141,18 +150,21 @@ class Discriminator(nn.Module):
         self.feature_width = widths[0]
         self.channels = channels
         self.sizes = scales(size)
-        halves = [width // 2 for width in widths[:-1]]  # the other half comes from the size above
-        self.colours = nn.ModuleList(EqualizedConv2d(channels, width, 1, gain=GAIN) for width in (*halves, widths[-1]))
-        self.blocks = nn.ModuleList(DiscriminatorBlock(width, half) for half, width in zip(halves, widths[1:], strict=True))
+        inward = widths[::-1]
+        seen = [inward[0], *(width // 2 for width in inward[1:])]  # the other half comes from the size above
+        self.scales = nn.ModuleList(
+            Scale(channels, part, width, out // 2) for part, (width, out) in zip(seen, pairwise(inward), strict=False)
+        )
+        self.colours = EqualizedConv2d(channels, seen[-1], 1, gain=GAIN)
         self.judgement = judgement
 
     def forward(self, x: Tensor, label: Tensor | None = None) -> DiscriminatorOutput:
         """Return logits and features."""
-        seen = [colour(image) for colour, image in zip(self.colours, unpack(x, self.channels, self.sizes), strict=True)]
-        features = seen.pop()
-        for block in reversed(self.blocks):
-            features = torch.cat([seen.pop(), block(features)], 1)
-        judged: DiscriminatorOutput = self.judgement(features, label)
+        smallest, *images = unpack(x, self.channels, self.sizes)
+        above: list[Tensor] = []  # what comes from the size above, where there is one
+        for scale, image in zip(self.scales, reversed(images), strict=True):
+            above = [scale.block(torch.cat([scale.colours(image), *above], 1))]
+        judged: DiscriminatorOutput = self.judgement(torch.cat([self.colours(smallest), *above], 1), label)
         return judged
 
 

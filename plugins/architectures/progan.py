@@ -174,24 +174,38 @@ class Judgement(nn.Module):
         return DiscriminatorOutput(self.labelled(self.logit(features), features, label), features)
 
 
+class Scale(nn.Module):
+    """One size of D: colours to features [N, width, s, s], and these to features of half the size."""
+
+    def __init__(self, channels: int, width: int, out: int) -> None:
+        super().__init__()
+        self.colours = from_colours(channels, width)
+        self.block = DiscriminatorBlock(width, out)
+
+
 class Discriminator(Growth):
     """Images [N, channels, s, s] of the size s that it has grown to, to logits [N] and features [N, widths[0]]."""
 
     def __init__(self, channels: int, size: int, widths: list[int], fade: float, judgement: Judgement) -> None:
         super().__init__(size, fade)
         self.feature_width = widths[0]
-        self.colours = nn.ModuleList(
-            nn.Sequential(EqualizedConv2d(channels, width, 1, gain=GAIN), nn.LeakyReLU(0.2)) for width in widths
-        )
-        self.blocks = nn.ModuleList(DiscriminatorBlock(out, width) for width, out in pairwise(widths))
+        self.scales = nn.ModuleList(Scale(channels, width, out) for width, out in pairwise(widths[::-1]))
+        self.colours = from_colours(channels, widths[0])
         self.judgement = judgement
 
     def forward(self, x: Tensor, label: Tensor | None = None) -> DiscriminatorOutput:
         """Return logits and features."""
-        features = self.colours[self.depth](x)
-        for index in range(self.depth, 0, -1):
-            features = self.blocks[index - 1](features)
-            if self.fading and index == self.depth:
-                features = self.blend(features, self.colours[index - 1](F.avg_pool2d(x, 2)))
+        entrances = [*(scale.colours for scale in self.scales), self.colours]  # largest first
+        first = len(self.scales) - self.depth
+        features = entrances[first](x)
+        for index, scale in enumerate(self.scales[first:], first):
+            features = scale.block(features)
+            if self.fading and index == first:
+                features = self.blend(features, entrances[index + 1](F.avg_pool2d(x, 2)))
         judged: DiscriminatorOutput = self.judgement(features, label)
         return judged
+
+
+def from_colours(channels: int, width: int) -> nn.Module:
+    """Return the layer from images to features."""
+    return nn.Sequential(EqualizedConv2d(channels, width, 1, gain=GAIN), nn.LeakyReLU(0.2))

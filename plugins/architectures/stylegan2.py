@@ -259,7 +259,6 @@ class Discriminator(nn.Module):
     ) -> None:
         super().__init__()
         self.feature_width = last = widths[0]
-        self.mapping = mapping
         self.blocks = nn.Sequential(
             EqualizedConv2d(channels, widths[-1], 1),
             ScaledLeakyReLU(),
@@ -274,6 +273,7 @@ class Discriminator(nn.Module):
             ScaledLeakyReLU(),
         )
         self.logit = EqualizedLinear(last, last if mapping else 1)
+        self.mapping = mapping
 
     def forward(self, x: Tensor, label: Tensor | None = None) -> DiscriminatorOutput:
         """Return logits and features."""
