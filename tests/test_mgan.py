@@ -253,7 +253,7 @@ def test_the_generators_part_the_data_among_them():
     trainer = tiny_trainer(
         architecture=points,
         game=partial(MultiGenerator, generators=4),
-        regularizers={"classifier": partial(CLASSIFIER, generator=0.5)},
+        regularizers={"classifier": partial(CLASSIFIER, generator=1.0)},
         data=data,
         raw={"train": {"samples": 64 * 300, "batch": 64}, "optimizer": {"lr": 3e-3}},
     )
