@@ -22,11 +22,16 @@ def test_every_entry_is_whole_and_in_its_place(path: Path, entry: dict) -> None:
     assert path == FOLDER / place(entry)
 
 
-def test_every_recipe_is_on_every_board_beside_what_its_scores_mean() -> None:
+# what the first boards were made of; later recipes join when they are trained under the same budget
+FIRST = {"gan", "dcgan", "lsgan", "wgan", "dcgan-wgangp", "wgan-gp", "sngan", "gan-r1"}
+
+
+def test_every_board_has_the_first_recipes_beside_what_their_scores_mean() -> None:
     recipes = {entry.name for entry in entries(registry()) if entry.record.distribution == "ganzoo-toolkit"}
     assert {board.dataset["name"] for board in BOARDS} == {"fashion-mnist-10k", "fashion-mnist", "emoji32"}
     for board in BOARDS:
-        assert {row.name.split("+")[0] for row in board.models} == recipes
+        assert {row.name.split("+")[0] for row in board.models} <= recipes
+        assert {row.name.split("+")[0] for row in board.models} >= FIRST
         assert {"real-test", "train-copies", "noise"} <= {row.name for row in board.baselines}
         assert len(board.protocol["seeds"]) == 3
         assert not board.custom
