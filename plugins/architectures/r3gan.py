@@ -119,7 +119,7 @@ class Generator(nn.Module):
             z = torch.cat([z, self.embedding(label).to(z.dtype)], 1)
         x = self.stages[0](self.basis * self.linear(z)[:, :, None, None])
         for join, blocks in zip(self.joints, self.stages[1:], strict=True):
-            x = blocks(self.fir.double(join(x)))
+            x = blocks(self.fir.doubled(join(x)))
         return self.pixels(x)
 
 
@@ -148,7 +148,7 @@ class Discriminator(nn.Module):
         label = None if self.deaf else require_label(label, self.classes)
         x = self.stages[0](self.pixels(x))
         for join, blocks in zip(self.joints, self.stages[1:], strict=True):
-            x = blocks(join(self.fir.halve(x)))
+            x = blocks(join(self.fir.halved(x)))
         features = self.basis(x).flatten(1)
         end = self.linear(features)
         if self.embedding is not None and label is not None:
