@@ -78,7 +78,7 @@ def test_every_recipe_can_be_read_on_one_screen_and_says_where_it_is_from(name):
     assert "reference" in raw["presets"]
     provenance = raw["provenance"]
     assert {"paper", "source", "published", "deviation"} <= provenance.keys() <= {
-        *("paper", "source", "published", "deviation", "parameters")
+        *("paper", "source", "published", "deviation", "parameters", "expected_failures")
     }  # fmt: skip
     assert provenance["paper"] in raw["summary"]
     if "parameters" in provenance:
