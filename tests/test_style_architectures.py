@@ -26,7 +26,7 @@ from ganzoo.players import Plan
 from ganzoo.recipe import Stage
 from ganzoo.registry import registry
 from ganzoo.sampling import load
-from ganzoo.testing import tiny_data, tiny_trainer
+from ganzoo.testing import check_recipe, tiny_data, tiny_trainer
 from ganzoo.zoo import Request, resolve
 
 N = 4
@@ -601,3 +601,14 @@ def test_labels_change_what_both_networks_return(name: str) -> None:
 def test_options_that_cannot_work_are_refused(build, message: str) -> None:
     with pytest.raises(PluginError, match=message):
         build()
+
+
+def test_a_recipe_may_say_which_promise_it_breaks_as_published(tmp_path) -> None:
+    values = {"data.size": 16, "architecture.channel_base": 64, "architecture.channel_max": 8}
+    promise = "penalised-samples-are-judged-alone"
+    excused = resolve("stylegan2", Request(values=values), registry())
+    claimed = resolve("stylegan2", Request(values={**values, "architecture.group": 0}), registry())
+    for recipe, expected in ((excused, "excused"), (claimed, "broken")):
+        file = tmp_path / f"{expected}.toml"
+        file.write_text(recipe.toml(), encoding="utf-8")
+        assert {one.promise: one.result for one in check_recipe(str(file))}[promise] == expected
