@@ -91,7 +91,7 @@ class Model:
     def clusters(self, x: Tensor, batch: int = BATCH) -> Tensor:
         """Return how far each cluster that the game found accounts for samples x [N, *shape]: [N, clusters], on the CPU."""
         pieces = []
-        for part in x.split(batch):
+        for part in torch.split(x, batch):
             with self.device.autocast():
                 pieces.append(self.game.clusters(self.nets, part.to(self.device.device)).float().cpu())
         return torch.cat(pieces)

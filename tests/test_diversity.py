@@ -39,7 +39,7 @@ def test_real_samples_reach_every_mode_at_the_noise_floor(name):
     assert float(data.shares.sum()) == pytest.approx(1)
     number = 26_000
     found = count(data, real(data, number), 0.1)
-    assert found.modes == len(data.shares)
+    assert found.reached == len(data.shares)
     floor = noise_floor(len(data.shares), number)
     assert found.kl == pytest.approx(floor, rel=1.0 if len(data.shares) < 100 else 0.1)
     if name != "stacked-digits":
@@ -51,6 +51,7 @@ def test_counting_by_hand():
     data = opened("ring-8", samples=10)
     far = data.means[3] * 1.2
     found = count(data, torch.stack([data.means[0], data.means[0], far, data.means[5]]), 0.1)
+    assert found.reached == 3
     assert found.modes == 2
     assert found.well == 2
     assert found.good == 0.75

@@ -31,7 +31,8 @@ RUNS = "runs"  # of a suite's folder
 class Figures:
     """What was counted of N samples; shares are over all of them."""
 
-    modes: float  # with a good sample
+    reached: float  # modes that any sample is nearest to: what papers on stacked digits count
+    modes: float  # those with a good sample
     well: float  # with at least `well` of their fair share of good samples
     good: float  # share of good samples: of high quality, or recognised for sure
     kl: float  # sum over modes of q log(q / p) in nats: q of all samples by nearest mode, p the true shares
@@ -44,6 +45,7 @@ def count(data: Counted, samples: Tensor, well: float) -> Figures:
     q = torch.bincount(found.mode, minlength=len(p)).double() / size
     good = torch.bincount(found.mode[found.good], minlength=len(p)).double() / size
     return Figures(
+        reached=float((q > 0).sum()),
         modes=float((good > 0).sum()),
         well=float((good >= well * p).sum()),
         good=float(found.good.double().mean()),

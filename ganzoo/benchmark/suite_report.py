@@ -18,7 +18,10 @@ from ..sampling import load
 from .diversity import Entrant, Row
 from .suite import Suite
 
-COLUMNS = ("set", "contestant", "seeds", "modes", "well covered", "good", "reverse KL", "KL of a perfect sampler")
+COLUMNS = (
+    *("set", "contestant", "seeds", "modes reached", "with a good sample", "well covered", "good samples", "reverse KL"),
+    "KL of a perfect sampler",
+)
 SIDE = 480  # pixels of a picture of points
 SHOWN = 64  # images in a picture
 POINTS = 2500  # points in a picture
@@ -31,7 +34,8 @@ def table(rows: Sequence[Row]) -> list[tuple[str, ...]]:
             row.arena.name,
             row.contestant,
             str(len(row.seeds)),
-            f"{_both(row, 'modes', '.1f')} of {row.modes}",
+            f"{_both(row, 'reached', '.1f')} of {row.modes}",
+            _both(row, "modes", ".1f"),
             _both(row, "well", ".1f"),
             _both(row, "good", ".1%"),
             _both(row, "kl", ".4f"),
@@ -53,10 +57,10 @@ def markdown(suite: Suite, rows: Sequence[Row]) -> str:
     lines += [f"| {' | '.join(cells)} |" for cells in table(rows)]
     lines += [
         "",
-        f"Suite {suite.name}/{suite.version}; means and standard deviations over training seeds. Modes have a good sample "
-        f"or more, well covered ones at least {suite.well:.0%} of their fair share of good samples; good is the share of "
-        "good samples. Reverse KL is between the shares of all samples by nearest mode and the true shares, in nats; "
-        "the last column is what a perfect sampler of that many samples would have on average.",
+        f"Suite {suite.name}/{suite.version}; means and standard deviations over training seeds. A mode is reached by any "
+        "sample that is nearest to it or recognised as it, and well covered from "
+        f"{suite.well:.0%} of its fair share of good samples on. Reverse KL is between the shares of all samples by mode "
+        "and the true shares, in nats; the last column is what a perfect sampler of that many would have on average.",
         "",
         *(
             f"- {name}: {protocol}; {judged:,} samples judged."

@@ -41,8 +41,8 @@ class Mixture(Game):
     are not used. Give D a zero-centred penalty: EM alone does not keep a component that holds many modes from collapsing.
     """
 
-    roles: Mapping[str, str]
-    teams: Mapping[str, tuple[str, ...]]
+    roles: Mapping[str, str] = {"G": "generator", "D": "discriminator"}  # and E: classifier, for its own E-step
+    teams: Mapping[str, tuple[str, ...]] = {"D": ("D",), "G": ("G",)}
     discriminators = frozenset({"D"})
     shared = True
     weights: Tensor
