@@ -77,6 +77,10 @@ class Interrupted(GanzooError):
         super().__init__(message)
         self.exit_code = exit_code
 
+    def __reduce__(self) -> tuple[type[Interrupted], tuple[str, int]]:
+        """Let another process raise it here."""
+        return Interrupted, (str(self), self.exit_code)
+
 
 def did_you_mean(word: str, known: Iterable[str]) -> str:
     """Return "; did you mean 'x'?" for the closest known word, or an empty string."""

@@ -3,11 +3,12 @@
 import importlib
 import importlib.util
 import os
+import pickle
 import signal
 import sys
 import time
 from collections.abc import Callable
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,7 @@ import pytest
 
 from ganzoo.benchmark.engines import engine, local
 from ganzoo.benchmark.work import perform
-from ganzoo.errors import PluginError, RunFailed
+from ganzoo.errors import Interrupted, PluginError, RunFailed
 
 needs_ray = pytest.mark.skipif(importlib.util.find_spec("ray") is None, reason="the optional Ray is not installed")
 
@@ -137,3 +138,21 @@ def _kill_worker() -> int:
                 return int(place.name)
         time.sleep(0.01)
     return 0
+
+
+@dataclass(frozen=True)
+class StoppedTask:
+    """A training that a signal ends."""
+
+    label: str = "stopped"
+
+    def do(self) -> None:
+        raise Interrupted("stopped by SIGINT at 1 of 2 samples, all saved; the same command goes on", 130)
+
+
+def test_who_is_stopped_does_not_go_on_with_the_next_task():
+    """Else Ctrl-C during a sweep would cost one row, and the sweep would train the rest."""
+    with pytest.raises(Interrupted, match="stopped by SIGINT") as raised:
+        list(local([StoppedTask(), StoppedTask()], 1))
+    again = pickle.loads(pickle.dumps(raised.value))  # as it comes back from another process
+    assert (str(again), again.exit_code) == (str(raised.value), 130)

@@ -18,7 +18,7 @@ from threadpoolctl import threadpool_limits
 
 from ..api import Extractor
 from ..device import Device
-from ..errors import DataError, GanzooError, PeerFailed, RankLost, RunInUse
+from ..errors import DataError, GanzooError, Interrupted, PeerFailed, RankLost, RunInUse
 from ..jobs import run_recipe
 from ..recipe import Recipe
 from ..registry import registry
@@ -212,8 +212,8 @@ def perform(task: Task) -> Done:
         return Done(task.label, time.monotonic() - started, busy=True)
     except PeerFailed:
         return Done(task.label, time.monotonic() - started)  # the other one says why
-    except RankLost:
-        raise  # without that process nothing more can be done
+    except (RankLost, Interrupted):
+        raise  # without that process nothing more can be done, and who was stopped is not to go on with the next task
     except GanzooError as error:
         return Done(task.label, time.monotonic() - started, error=str(error))
     # a model is anybody's code: whatever it raises must end in its own row
