@@ -236,7 +236,7 @@ def test_completion_scripts(shell):
         ("ganzoo ", set(COMMANDS)),
         ("ganzoo train dcgan", {"dcgan", "dcgan-wgangp"}),
         ("ganzoo train dcgan --loss h", {"hinge"}),
-        ("ganzoo train dcgan --regularizer gr", {"gradient-penalty"}),
+        ("ganzoo train dcgan --regularizer gradient-p", {"gradient-penalty"}),
         ("ganzoo train dcgan --data emo", {"emoji32"}),
     ],
 )

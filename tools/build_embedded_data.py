@@ -140,7 +140,7 @@ def main() -> None:
     options.out.mkdir(parents=True, exist_ok=True)
     files = build_fashion(options.fashion_mnist) | build_emoji(options.font, options.out)
     digits = build_digits(options.digits) if options.digits else {}
-    files |= digits or {path.name: path.read_bytes() for path in options.out.glob("digits8-*.idx.xz")}
+    files |= {path.name: path.read_bytes() for path in options.out.glob("digits8-*")} | digits
     for name, content in files.items():
         (options.out / name).write_bytes(content)
         print(f"{len(content):>9,}  {name}")

@@ -3,12 +3,13 @@
     python tools/train_digits8_classifier.py [--seed 0] [--out FILE]
 
 1,500 of the 1,797 digits are learned from, the rest gives the accuracy that the file states. Equal versions and seed give
-an equal file.
+an equal file. SHA256SUMS beside it gets its line.
 """
 
 from __future__ import annotations
 
 import argparse
+import hashlib
 from pathlib import Path
 
 import torch
@@ -52,6 +53,11 @@ def main() -> None:
     save_file(
         net.state_dict(), options.out, {"accuracy": f"{accuracy:.4f} on {len(held)} digits that it did not learn from"}
     )
+    sums = options.out.with_name("SHA256SUMS")
+    if sums.is_file():
+        lines = [line for line in sums.read_text().splitlines() if not line.endswith(options.out.name)]
+        lines.append(f"{hashlib.sha256(options.out.read_bytes()).hexdigest()}  {options.out.name}")
+        sums.write_text("\n".join(sorted(lines, key=lambda line: line.split()[1])) + "\n")
 
 
 if __name__ == "__main__":
