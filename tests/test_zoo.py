@@ -7,9 +7,11 @@ import re
 import pytest
 
 from ganzoo import assemble
+from ganzoo.changing import settings
 from ganzoo.config import difference, read_toml
 from ganzoo.errors import DataError, PluginError, RecipeError
 from ganzoo.options import check_options
+from ganzoo.recipe import values_at
 from ganzoo.registry import Record, Registry, registry
 from ganzoo.zoo import NAME, Request, entries, resolve
 
@@ -43,6 +45,7 @@ def check_all_options(recipe):
     regularizers = {part.name: part.options for part in recipe.regularizers}
     for record in assemble.records(recipe, known):
         options = regularizers[record.name] if record.kind == "regularizer" else given[record.kind]
+        options = values_at(settings(recipe.name, record.name, options), 0.0)  # schedules where they begin
         check_options(str(record), known.load(record.kind, record.qualified), options)
 
 

@@ -35,8 +35,8 @@ class Cramer(Loss):
 
     With r = h(real), g = h(fake), a prime for the partner in the batch (`partners`) and means over the batch, G
     minimises |r - g| + |r - g'| - |g - g'|. D maximises, as `critic` says, the paper's "surrogate", in which 0 stands
-    for other reals, (|r - g| + |r - g'|) / 2 - |r| - |g - g'| + |g|, or the "energy" distance itself, which is
-    |r - g| + |r - g'| - |r - r'| - |g - g'|.
+    for other reals, (|r - g| + |r - g'|) / 2 - |r| - |g - g'| + |g|, or the "energy" distance itself, which is the
+    distance |r - g| + |r - g'| - |r - r'| - |g - g'|.
     Logits are h [N, K], with K = 256 in the paper (option `outputs` of architecture `dcgan`); [N] is K = 1. D must be
     smooth: add regularizer `cramer-penalty`. Deviation: the paper draws second fakes; here other fakes of the batch serve,
     which are as independent.
