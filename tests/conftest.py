@@ -27,13 +27,17 @@ def make() -> Callable[..., Trainer]:
     return build
 
 
-@pytest.fixture(autouse=True)
-def one_thread() -> Iterator[None]:
-    """Small networks run fastest, and to the same bits everywhere, on one thread."""
-    before = torch.get_num_threads()
+@pytest.fixture(autouse=True, scope="session")
+def one_thread() -> None:
+    """Small networks run fastest, and to the same bits everywhere, on one thread: in the fixtures of modules, too."""
     torch.set_num_threads(1)
+
+
+@pytest.fixture(autouse=True)
+def one_thread_again() -> Iterator[None]:
+    """What a test does to the number of threads ends with it."""
     yield
-    torch.set_num_threads(before)
+    torch.set_num_threads(1)
 
 
 def whole_entry(
