@@ -87,7 +87,7 @@ class Trainer:
         self._compiled = _compiled(self.changes) if device.compiles else None
         self._bill = self._compiled or bill
         self._buffers = [b for module in (*nets.values(), game) for b in module.buffers() if b.is_floating_point()]
-        self.span: Callable[[str], AbstractContextManager[None]] = lambda name: nullcontext()  # who wants to time the parts
+        self.span: Callable[[str], AbstractContextManager[None]] = _unobserved  # another for who wants to time the parts
 
     def modules(self) -> dict[str, nn.Module]:
         """Return everything that has state besides the optimizers, under the names that checkpoints use."""
@@ -113,7 +113,15 @@ class Trainer:
         if reason:
             self._notes.append(f"rounds are not recorded but played as ever: {reason}")
             return self.play
-        return RecordedRounds(self.play, GraphRecorder(self.device.device))
+        return RecordedRounds(self._untimed, GraphRecorder(self.device.device))
+
+    def _untimed(self, acts: Sequence[Act], draws: Sequence[tuple[Batch, Tensor]]) -> list[tuple[str, Tensor]]:
+        """Play without a word of the parts: who times them waits for the device, which a recording cannot."""
+        before, self.span = self.span, _unobserved
+        try:
+            return self.play(acts, draws)
+        finally:
+            self.span = before
 
     @property
     def progress(self) -> Progress:
@@ -322,6 +330,11 @@ class Trainer:
                 )
             sums.setdefault(term, []).append(value)
         return Report(self.progress, {term: sum(entries) / len(entries) for term, entries in sums.items()})
+
+
+def _unobserved(name: str) -> AbstractContextManager[None]:
+    """The context of a round's part that nobody times."""
+    return nullcontext()
 
 
 def _compiled(changes: Sequence[Change]) -> CompiledBill:

@@ -26,6 +26,7 @@ from ganzoo.zoo import Request, resolve
 
 SETS = ["data.size=16", "train.batch=8", "train.precision=fp32", "train.samples=4000", "train.checkpoint=400"]
 RARE = "train.checkpoint=4000"  # only at the end
+LONG = "train.samples=400000"  # who is to be stopped on the way must not be done before
 QUICK = {**os.environ, "OMP_NUM_THREADS": "1", "COLUMNS": "200", "PYTHONWARNINGS": "error"}
 QUICK.pop("TORCHELASTIC_RUN_ID", None)
 
@@ -83,7 +84,7 @@ def test_killed_twice_it_goes_on_to_the_same_bits(tmp_path):
 
 def test_killed_before_its_first_checkpoint_it_is_not_tried_again(tmp_path):
     folder = RunFolder(tmp_path / "run")
-    process = started(folder.path, "--retries", "3", sets=[*SETS, RARE])
+    process = started(folder.path, "--retries", "3", sets=[*SETS, LONG, RARE.replace("4000", "400000")])
     wait_for(lambda: folder.state().get("state") == "running", process)
     kill(folder)
     code, _, err = ended(process)
@@ -108,7 +109,7 @@ def test_divergence_is_not_tried_again_though_there_are_checkpoints(tmp_path):
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM], ids=lambda number: number.name)
 def test_a_signal_to_the_supervisors_group_reaches_the_training_once_and_ends_all(tmp_path, number):
     folder = RunFolder(tmp_path / "run")
-    process = started(folder.path, "--retries", "3")
+    process = started(folder.path, "--retries", "3", sets=[*SETS, LONG])
     wait_for(folder.checkpoints, process)
     os.killpg(process.pid, number)  # what a terminal does at Ctrl-C
     code, _, err = ended(process)
@@ -139,7 +140,9 @@ def test_a_launch_of_two_that_lost_one_goes_on_to_the_same_bits(tmp_path):
 @pytest.mark.slow
 def test_a_launch_that_is_told_to_end_saves_and_has_the_signals_code(tmp_path):
     folder = RunFolder(tmp_path / "run")
-    process = started(folder.path, "--retries", "1", "--torchrun", "--standalone --nproc-per-node 2")
+    process = started(
+        folder.path, "--retries", "1", "--torchrun", "--standalone --nproc-per-node 2", sets=[*SETS, LONG]
+    )
     wait_for(folder.checkpoints, process)
     process.send_signal(signal.SIGTERM)
     _, err = process.communicate(timeout=120)

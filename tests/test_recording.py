@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import time
+
 import pytest
 import torch
 from ganzoo_plugins.losses.non_saturating import NonSaturating
@@ -13,6 +15,7 @@ from ganzoo.device import Device, DeviceError
 from ganzoo.players import Rule
 from ganzoo.recipe import Schedule, Train
 from ganzoo.recording import RecordedRounds, reason_against
+from ganzoo.speed.rounds import measured
 from ganzoo.testing.tiny import tiny_data, tiny_trainer
 from ganzoo.trainer import Trainer
 
@@ -65,6 +68,16 @@ def test_replayed_rounds_train_to_the_same_bits():
     assert all(torch.equal(value, two[key]) for key, value in one.items())
     assert recorder.warmed == recorder.recorded == 3  # turns 0 to 5 of D make three kinds of rounds
     assert recorder.replayed == 12 - 3
+
+
+def test_who_times_the_parts_of_a_round_is_not_heard_while_one_is_recorded():
+    """Waiting for the device would end the recording: what is timed then is the round, its data and what comes after."""
+    trainer, recorder = build(), Repeats()
+    trainer._rounds = RecordedRounds(trainer._untimed, recorder)
+    for _ in range(6):  # the lazy phase's rounds are recorded later than the others
+        names = [name for name, _ in measured(trainer, time.perf_counter).parts]
+        assert names == ["data", "after"]
+    assert recorder.replayed > 0
 
 
 def test_a_stage_with_another_batch_is_another_recording():
