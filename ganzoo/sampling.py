@@ -48,16 +48,18 @@ class Model:
         return torch.cat([*drawn])
 
     def labels(self, count: int, label: int | None = None) -> dict[str, Tensor]:
-        """Return the labels to pass: one class for all, every class in turn, or nothing where there are none."""
-        if self.spec.classes == 0:
-            if label is not None:
-                raise RecipeError(f"{self.recipe.name!r} was trained without classes; leave the class out")
-            return {}
-        if label is not None and not 0 <= label < self.spec.classes:
-            raise RecipeError(
-                f"class {label} does not exist; {self.recipe.name!r} has classes 0 to {self.spec.classes - 1}"
-            )
-        return {"label": torch.arange(count) % self.spec.classes if label is None else torch.full((count,), label)}
+        """Return the labels to pass: one class for all, every class in turn, or nothing where there are none.
+
+        Classes that a game found or made up by itself, such as a mixture's components, are passed only where one is named.
+        """
+        known = self.game.spec(self.spec).classes
+        if label is not None and not known:
+            raise RecipeError(f"{self.recipe.name!r} was trained without classes; leave the class out")
+        if label is not None and not 0 <= label < known:
+            raise RecipeError(f"class {label} does not exist; {self.recipe.name!r} has classes 0 to {known - 1}")
+        if label is not None:
+            return {"label": torch.full((count,), label)}
+        return {"label": torch.arange(count) % known} if self.spec.classes else {}
 
     @torch.no_grad()
     def decode(self, z: Tensor, cond: Mapping[str, Tensor], batch: int = BATCH) -> Tensor:

@@ -9,9 +9,14 @@ import torch
 from ganzoo_plugins.games import _clustering as clustering
 from ganzoo_plugins.games.mixture import Mixture
 
-from ganzoo import checkpoint
+from ganzoo import checkpoint, jobs
 from ganzoo.api import PluginError, Spec, TensorDataset
+from ganzoo.errors import RecipeError
+from ganzoo.registry import registry
+from ganzoo.sampling import load
 from ganzoo.testing.tiny import tiny_data, tiny_trainer
+from ganzoo.watch import Silent
+from ganzoo.zoo import Request, resolve
 
 
 def blobs(counts, spread=0.05, seed=0):
@@ -164,3 +169,17 @@ def test_labels_are_refused_and_so_is_nonsense():
         tiny_trainer(game=Mixture, raw={"latent": {"size": 1}})
     with pytest.raises(PluginError, match="'refit' of at least 1"):
         Mixture(refit=0)
+
+
+def test_samples_of_one_component_are_asked_for_by_its_number(tmp_path):
+    sets = ("data.size=16", "architecture.width=2", "train.batch=8", "train.samples=16", "train.precision=fp32")
+    recipe = resolve("em-gan", Request(sets=(*sets, "game.components=3", "game.points=64")), registry())
+    jobs.run_recipe(recipe, registry(), tmp_path / "run", "cpu", reporter=Silent())
+    model = load(tmp_path / "run", "cpu")
+    z = model.latents(4)
+    assert model.labels(4) == {}  # all of the mixture, by its weights
+    drawn = model.game.component(z)
+    torch.testing.assert_close(model.decode(z, {}), model.decode(z, {"label": drawn}))
+    torch.testing.assert_close(model.sample(4, label=2), model.decode(z, {"label": torch.full((4,), 2)}))
+    with pytest.raises(RecipeError, match="class 3 does not exist; 'em-gan' has classes 0 to 2"):
+        model.sample(1, label=3)
