@@ -140,9 +140,7 @@ def test_a_launch_of_two_that_lost_one_goes_on_to_the_same_bits(tmp_path):
 @pytest.mark.slow
 def test_a_launch_that_is_told_to_end_saves_and_has_the_signals_code(tmp_path):
     folder = RunFolder(tmp_path / "run")
-    process = started(
-        folder.path, "--retries", "1", "--torchrun", "--standalone --nproc-per-node 2", sets=[*SETS, LONG]
-    )
+    process = started(folder.path, "--retries", "1", "--torchrun", "--standalone --nproc-per-node 2", sets=[*SETS, LONG])
     wait_for(folder.checkpoints, process)
     process.send_signal(signal.SIGTERM)
     _, err = process.communicate(timeout=120)

@@ -326,6 +326,10 @@ def test_spectral_norm_options_and_refusals() -> None:
         SpectralNorm(iterations=0)
     with pytest.raises(PluginError, match="no layer to normalise in Sequential"):
         SpectralNorm().prepare(nn.Sequential(nn.ReLU()))
+    nothing = nn.Sequential(nn.Linear(3, 2))
+    nn.init.zeros_(nothing[0].weight)
+    with pytest.raises(PluginError, match="a Linear of Sequential whose weight starts at zero"):
+        SpectralNorm().prepare(nothing)
     net = nn.Sequential(nn.Linear(3, 2))
     SpectralNorm().prepare(net)
     weight = net[0].weight.detach()

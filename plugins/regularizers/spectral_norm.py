@@ -45,6 +45,11 @@ class SpectralNorm(Regularizer):
         normalised = {id(layer) for layer, _ in _normalised(net)}
         for layer in layers:
             if id(layer) not in normalised:
+                if not layer.weight.is_meta and not layer.weight.any():
+                    raise PluginError(
+                        f"regularizer 'spectral-norm' cannot divide a {type(layer).__name__} of {type(net).__name__} whose "
+                        "weight starts at zero, since it has no largest singular value; remove it, or take other networks"
+                    )
                 rows = 1 if isinstance(layer, TRANSPOSED) else 0
                 parametrize.register_parametrization(layer, "weight", Normalise(layer.weight, rows))
 
