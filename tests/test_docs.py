@@ -25,22 +25,7 @@ PAGES = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md")])
 FENCE = re.compile(r"^```(\w*)(?: title=\"([^\"]+)\")?\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 LINK = re.compile(r"\[([^\]]+)\]\(([^)\s]+)\)")
 
-# runs ganzoo commands one after the other in one process, which imports torch once
-DRIVER = """
-import contextlib, io, json, sys
-from ganzoo.cli.start import main
-results = []
-for arguments in json.loads(sys.argv[1]):
-    sys.argv = ["ganzoo", *arguments]
-    out, err = io.StringIO(), io.StringIO()
-    with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
-        try:
-            main()
-        except SystemExit as end:
-            code = end.code
-    results.append([code, out.getvalue(), err.getvalue()])
-print(json.dumps(results))
-"""
+ONE_PROCESS = str(Path(__file__).with_name("one_process.py"))
 
 
 def generator():
@@ -256,7 +241,7 @@ def test_the_guide_s_commands_run(garden, tmp_path):
         [*given, *(tiny.split() if given[0] == "train" else ()), *(("--run", f"run{n}") if given[0] == "train" else ())]
         for n, (given, _) in enumerate(commands)
     ]
-    done = python(garden, tmp_path, "-c", DRIVER, json.dumps(arguments))
+    done = python(garden, tmp_path, ONE_PROCESS, json.dumps(arguments))
     assert done.returncode == 0, done.stderr
     for number, ((given, error), (code, out, err)) in enumerate(zip(commands, json.loads(done.stdout), strict=True)):
         said = f"{' '.join(given)}: exit {code}\n{out}{err}"

@@ -55,22 +55,7 @@ LISTED = {
     "empty-zoo": "has no folder",
 }
 
-# runs commands one after the other in one process, which imports torch once
-DRIVER = """
-import contextlib, io, json, sys
-from ganzoo.cli.start import main
-results = []
-for arguments in json.loads(sys.argv[1]):
-    sys.argv = ["ganzoo", *arguments]
-    out, err = io.StringIO(), io.StringIO()
-    with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
-        try:
-            main()
-        except SystemExit as end:
-            code = end.code
-    results.append([code, out.getvalue(), err.getvalue()])
-print(json.dumps(results))
-"""
+ONE_PROCESS = str(Path(__file__).with_name("one_process.py"))
 TINY = ("generator_width=8", "discriminator_width=8")
 TRAIN = [
     *("train", "sngan", "--run", "run", "--device", "cpu"),
@@ -125,7 +110,7 @@ def python(path: str, cwd: Path, *arguments: str) -> subprocess.CompletedProcess
 
 def driven(path: str, cwd: Path, commands: list[list[str]]) -> list[tuple[int, str, str]]:
     cwd.mkdir()
-    done = python(path, cwd, "-c", DRIVER, json.dumps(commands))
+    done = python(path, cwd, ONE_PROCESS, json.dumps(commands))
     assert done.returncode == 0, done.stderr
     return json.loads(done.stdout)
 
@@ -219,7 +204,7 @@ def test_a_later_rival_does_not_stop_a_run(path, clean, tmp_path):
     """A run that began before its loss's name was taken goes on, and its checkpoint is sampled."""
     shutil.copytree(clean[0], tmp_path / "here", dirs_exist_ok=True)
     shown = ["sample", "run", "-n", "2", "--out", "a.png", "--device", "cpu"]
-    done = python(path, tmp_path / "here", "-c", DRIVER, json.dumps([TRAIN, shown]))
+    done = python(path, tmp_path / "here", ONE_PROCESS, json.dumps([TRAIN, shown]))
     assert done.returncode == 0, done.stderr
     for code, _, said in json.loads(done.stdout):
         assert code == 0, said

@@ -25,22 +25,7 @@ TINY = {
     "discs-recovery": ("architecture.width=8",),
     "garments-calibrated": ("architecture.width=4", "data.size=16"),
 }
-# runs commands one after the other in one process, which imports torch once
-DRIVER = """
-import contextlib, io, json, sys
-from ganzoo.cli.start import main
-results = []
-for arguments in json.loads(sys.argv[1]):
-    sys.argv = ["ganzoo", *arguments]
-    out, err = io.StringIO(), io.StringIO()
-    with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
-        try:
-            main()
-        except SystemExit as end:
-            code = end.code
-    results.append([code, out.getvalue(), err.getvalue()])
-print(json.dumps(results))
-"""
+ONE_PROCESS = str(Path(__file__).with_name("one_process.py"))
 BUDGET = ("train.samples=640", "train.batch=8", "train.checkpoint=64", "train.precision=fp32")
 
 
@@ -84,7 +69,7 @@ def whole(site, tmp_path_factory) -> Path:
     """A folder with the uninterrupted run of each recipe, and samples of each, all made by one process."""
     folder = tmp_path_factory.mktemp("whole")
     commands = [make(name, folder / name) for name in RECIPES for make in (training, sampling)]
-    done = python(site, folder, "-c", DRIVER, json.dumps(commands))
+    done = python(site, folder, ONE_PROCESS, json.dumps(commands))
     assert done.returncode == 0, done.stderr
     for code, _, said in json.loads(done.stdout):
         assert (code, "warning" in said) == (0, False), said
