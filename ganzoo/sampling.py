@@ -50,7 +50,7 @@ class Model:
     def labels(self, count: int, label: int | None = None) -> dict[str, Tensor]:
         """Return the labels to pass: one class for all, every class in turn, or nothing where there are none.
 
-        Classes that a game found or made up by itself, such as a mixture's components, are passed only where one is named.
+        Classes that a game found or made up by itself are passed only where one is named.
         """
         known = self.game.spec(self.spec).classes
         if label is not None and not known:

@@ -13,9 +13,8 @@ from ..console import err, print_json
 @click.argument("run", metavar="RUN|CHECKPOINT", type=click.Path(exists=True, path_type=Path))
 @click.option("-n", "--count", type=click.IntRange(1, 1_000_000), default=64, show_default=True, help="How many samples.")
 @click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True, help="Same seed, same samples.")
-@click.option(
-    "--class", "label", type=click.IntRange(min=0), default=None, help="One class only, or one component of a mixture."
-)
+@click.option("--class", "label", type=click.IntRange(min=0), default=None,
+              help="One class only: one of the data, or of those that the game found.")  # fmt: skip
 @click.option("--out", type=click.Path(path_type=Path), default=None,
               help="A .png file for a grid, or a folder for one PNG a sample.  [default: a grid in the run]")  # fmt: skip
 @click.option("--interpolate", is_flag=True, help="Strips that walk from one sample to another, eight rows of ten.")
