@@ -26,8 +26,9 @@ from torch import Tensor
 from torch.utils import data
 
 from .api import Batch, Dataset
-from .device import Device, free_memory
+from .device import Device
 from .errors import DataError, GanzooError, ResourceError
+from .main_memory import free_memory
 
 SHARE = 0.5  # of the free memory: a file that is smaller stays in memory once it was read, so nobody need read it ahead
 MOST = 8  # workers that "auto" starts at most

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import re
 import sys
 from collections.abc import Iterator
@@ -16,6 +15,7 @@ from torch import Tensor, nn
 
 from .convolutions import products_pay, small_map_products
 from .errors import GanzooError, did_you_mean
+from .main_memory import free_memory
 from .recipe import Train
 from .world import ALONE, World
 
@@ -47,13 +47,6 @@ def native_bf16(device: torch.device) -> bool:
             return any(capabilities.get(flag, False) for flag in ("avx512_bf16", "amx_bf16", "arm_bf16", "bf16"))
         return torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported()  # torch 2.10
     return device.type == "xpu"
-
-
-def free_memory() -> int:
-    """Return the bytes of main memory that are free or can be freed; where the system does not tell, all there are."""
-    table = Path("/proc/meminfo")
-    found = re.search(r"MemAvailable:\s+(\d+) kB", table.read_text()) if table.exists() else None
-    return int(found[1]) * 1024 if found else os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
 
 
 def _own_memory(entry: str) -> int | None:

@@ -20,7 +20,7 @@ from PIL import Image
 from ganzoo import ahead, checkpoint
 from ganzoo.ahead import Course, one_ahead, workers_for
 from ganzoo.data import Feed
-from ganzoo.device import Device, free_memory
+from ganzoo.device import Device
 from ganzoo.errors import DataError, ResourceError
 from ganzoo.testing.tiny import Onlooker, tiny_data, tiny_trainer
 
@@ -97,10 +97,6 @@ def test_auto_is_for_files_that_memory_will_not_hold(stored, cores, expected, mo
 def test_a_dataset_that_says_nothing_is_held_in_memory():
     assert workers_for(object(), "auto") == 0
     assert workers_for(tiny_data(), "auto") == 0
-
-
-def test_free_memory_is_more_than_nothing_and_less_than_all():
-    assert 0 < free_memory() <= os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
 
 
 # -- the same samples -----------------------------------------------------------------------------------------------
