@@ -13,21 +13,8 @@ import torch
 
 from ganzoo.benchmark.config_hash import config_sha256
 from ganzoo.benchmark.entry import seal
-from ganzoo.device import native_bf16
 from ganzoo.testing.tiny import tiny_data, tiny_trainer
 from ganzoo.trainer import Trainer
-
-WIDE = ("resnet", "sagan", "sndcgan")  # architectures whose default widths are the published ones
-
-
-@pytest.hookimpl(tryfirst=True)  # before slow tests are left out
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Where bfloat16 is emulated, networks as wide as published take a minute in it; narrow ones show the same."""
-    if native_bf16(torch.device("cpu")):
-        return
-    for item in items:
-        if "trains-in-bf16" in item.name and any(f":{name}-" in item.name for name in WIDE):
-            item.add_marker(pytest.mark.slow)
 
 
 @pytest.fixture

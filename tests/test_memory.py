@@ -491,11 +491,10 @@ def test_several_processes_take_what_fits_on_all(tmp_path):
     command += ["--rdzv-endpoint", "localhost:0", str(SCRIPT), "several", str(tmp_path)]
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
     ended = subprocess.run(command, capture_output=True, text=True, env=environment, timeout=300)
-    # not the exit code: gloo was seen to abort a process at its very end, once, when all was written
-    files = [tmp_path / f"{rank}.json" for rank in (0, 1)]
-    assert all(file.exists() for file in files), ended.stderr
-    for file in files:
-        for result in json.loads(file.read_text(encoding="utf-8")).values():
+    # torch was seen, once, to abort a process with these words after it had left the launch
+    assert ended.returncode == 0 or "terminate called without an active exception" in ended.stderr, ended.stderr
+    for rank in (0, 1):
+        for result in json.loads((tmp_path / f"{rank}.json").read_text(encoding="utf-8")).values():
             assert (result["found"], result["same"], result["everyone"]) == ([2], True, True)
             assert result["notes"][0].startswith("2 of 8 samples are computed at once")
 

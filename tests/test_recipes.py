@@ -53,7 +53,7 @@ NARROW = {  # options that make an architecture small; the rest of a recipe stay
     "stylegan2": PYRAMID | {"architecture.style": 8},
 }
 # one of each kind of state: penalties, weights that are normalised, stages, games with latents or clusters of their own
-KILLED = ("dcgan-wgangp", "sngan", "progan", "em-gan", "ada")
+KILLED = ("dcgan-wgangp", "sngan", "progan", "logan", "infogan", "em-gan", "ada")
 NAMES = sorted(entry.name for entry in entries(registry()) if entry.record.distribution == "ganzoo-toolkit")
 
 

@@ -70,10 +70,12 @@ def test_replayed_rounds_train_to_the_same_bits():
     assert recorder.replayed == 12 - 3
 
 
-def test_who_times_the_parts_of_a_round_is_not_heard_while_one_is_recorded():
+def test_who_times_the_parts_of_a_round_is_not_heard_while_one_is_recorded(monkeypatch):
     """Waiting for the device would end the recording: what is timed then is the round, its data and what comes after."""
-    trainer, recorder = build(), Repeats()
-    trainer._rounds = RecordedRounds(trainer._untimed, recorder)
+    recorder = Repeats()
+    monkeypatch.setattr("ganzoo.trainer.GraphRecorder", lambda device: recorder)
+    monkeypatch.setattr("ganzoo.trainer.reason_against", lambda *parts: "")
+    trainer = build(Device(CPU, records=True))
     for _ in range(6):  # the lazy phase's rounds are recorded later than the others
         names = [name for name, _ in measured(trainer, time.perf_counter).parts]
         assert names == ["data", "after"]

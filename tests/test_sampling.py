@@ -6,10 +6,12 @@ import json
 
 import pytest
 import torch
+from click.testing import CliRunner
 from safetensors.torch import load_file, save_file
 
 import ganzoo
 from ganzoo import assemble, checkpoint
+from ganzoo.cli.commands import cli
 from ganzoo.device import Device
 from ganzoo.errors import CheckpointError, PluginError, RecipeError
 from ganzoo.jobs import Silent, _train
@@ -111,6 +113,12 @@ def test_classes_come_in_turn_or_as_asked_for(labelled):
         labelled.sample(1, label=10)
     with pytest.raises(RecipeError, match="class -1 does not exist"):
         labelled.sample(1, label=-1)
+
+
+def test_a_picture_of_one_class_is_named_after_it(labelled):
+    outcome = CliRunner().invoke(cli, ["sample", str(labelled.path), "-n", "2", "--class", "3", "--device", "cpu"])
+    assert outcome.exit_code == 0, outcome.output
+    assert (labelled.path.parent / "samples-seed0-class3.png").is_file()
 
 
 def test_a_model_without_classes_takes_none(plain):

@@ -31,6 +31,9 @@ def reason_against(folder: RunFolder) -> str:
     shipped = resolve(str(raw["name"]), Request(), registry()).raw
     same = ("data", "architecture", "loss", "regularizer", "game", "latent", "optimizer", "stages")
     changed = [key for key in same if raw.get(key) != shipped.get(key)]
+    told = ("samples", "seed")  # by the caption, which names no other setting
+    trained, meant = ({key: value for key, value in one["train"].items() if key not in told} for one in (raw, shipped))
+    changed += ["train"] * (trained != meant)
     return f"has another [{changed[0]}] than the zoo's" if changed else ""
 
 
