@@ -6,6 +6,7 @@ import json
 import os
 import subprocess
 import sys
+from contextlib import contextmanager
 from itertools import count
 
 import pytest
@@ -379,3 +380,21 @@ def test_convolutions_of_the_peak_are_those_that_were_asked_for():
     made = peak.convolution(2, 4, 8, 4, 2, batch=2).run(x, weight)
     assert torch.equal(made, F.conv2d(x, weight, stride=2, padding=1))
     assert made.shape == (2, 4, 4, 4)
+
+
+def test_peaks_are_measured_as_rounds_multiply(monkeypatch):
+    """On CUDA, float32 convolutions would be rounded otherwise."""
+    inside = []
+
+    @contextmanager
+    def numerics(device):
+        inside.append(True)
+        yield
+        inside.pop()
+
+    seen = []
+    monkeypatch.setattr(Device, "numerics", numerics)
+    work = peak.Work("nothing", ((1,), (1,)), lambda one, other: seen.append(bool(inside)), 1)
+    peak.measure(Device(torch.device("cpu")), 0.0, {"matrix product": [work]})
+    assert seen
+    assert all(seen)
