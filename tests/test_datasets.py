@@ -189,6 +189,7 @@ def test_local_idx_folder(make, tmp_path):
         (gzip.compress(b"\0\0\x08\x03\0\0"), "cut short"),
         (gzip.compress(b"no"), "not an idx"),
     ],
+    ids=["html", "short", "other"],  # the bytes hold the time of compression, and workers must agree on a test's name
 )
 def test_damaged_idx(content, words, tmp_path):
     write_idx(tmp_path, "train", np.zeros((2, 28, 28), np.uint8), np.zeros(2, np.uint8))
