@@ -119,15 +119,10 @@ class Model:
     @contextmanager
     def _drawing(self, truncation: float | None, standing: int) -> Iterator[float]:
         """Truncate and normalise as asked for; yield the bound of latents."""
-        nets = [net for name, net in self.nets.items() if name not in self.game.discriminators]
-        own = drawing.truncatable(nets)
-        bound = math.inf
         with ExitStack() as stack:
-            if truncation is not None:
-                bound = self._bound(truncation, bool(own))
-                stack.enter_context(drawing.truncated(own, truncation))
+            bound = stack.enter_context(self.truncated(truncation))
             if standing:
-                found = drawing.norms(nets)
+                found = drawing.norms(self._drawers())
                 if not found:
                     raise RecipeError(
                         f"{self.recipe.name!r} draws without batch norm, so it has no statistics; leave standing out"
@@ -139,6 +134,24 @@ class Model:
                     )
                 )
             yield bound
+
+    @contextmanager
+    def truncated(self, truncation: float | None) -> Iterator[float]:
+        """Draw nearer to the mean in this block; yield the standard deviations that latents must lie within.
+
+        They may lie anywhere without truncation (None), and where generators are `Truncatable`. RecipeError where it means
+        nothing.
+        """
+        if truncation is None:
+            yield math.inf
+            return
+        own = drawing.truncatable(self._drawers())
+        bound = self._bound(truncation, bool(own))
+        with drawing.truncated(own, truncation):
+            yield bound
+
+    def _drawers(self) -> list[nn.Module]:
+        return [net for name, net in self.nets.items() if name not in self.game.discriminators]
 
     def _bound(self, truncation: float, own: bool) -> float:
         """Return the standard deviations that latents lie within; RecipeError where truncation means nothing."""

@@ -13,10 +13,14 @@ from PIL import Image
 from torch import nn
 
 from ganzoo.api import Spec, Truncatable
+from ganzoo.benchmark.latents import latents as philox
+from ganzoo.benchmark.protocol import Protocol
+from ganzoo.benchmark.sources import ModelSource
 from ganzoo.cli.sample import command
 from ganzoo.device import Device
 from ganzoo.errors import RecipeError
 from ganzoo.game import TwoPlayer
+from ganzoo.pictures import to_bytes
 from ganzoo.sampling import BATCH, Model
 from ganzoo.seed import latents, truncated
 from ganzoo.testing.tiny import tiny_recipe
@@ -116,6 +120,26 @@ def test_a_generator_goes_back_whatever_happens(monkeypatch):
     with pytest.raises(ZeroDivisionError):
         made.sample(4, 1, truncation=0.5)
     assert net.psi == 1.0
+
+
+def scored(made, truncation):
+    """Return eight images as a benchmark draws them."""
+    protocol = Protocol(
+        name="t", version=1, samples=8, seeds=(0,), extractors=("a",), metrics=("frechet",), batch=4, truncation=truncation
+    )
+    source = object.__new__(ModelSource)  # without a checkpoint's file
+    source._model, source.seconds, source.made = {"ema": made}, 0.0, 0
+    return source.images(None, protocol, 0)(0, 8)
+
+
+def test_a_protocol_truncates_as_a_sample_does():
+    own, plain = scored(model(Styled()), 0.5), model()
+    z = philox(0, 8, 8, "normal", 0)  # as they are: psi alone draws nearer to the mean
+    assert torch.equal(own, to_bytes(model(Styled()).decode(z * 0.5, {})))
+    assert torch.equal(scored(model(Styled()), 0.0), to_bytes(model(Styled()).decode(z, {})))
+    assert torch.equal(scored(plain, 0.5), to_bytes(plain.decode(philox(0, 8, 8, "normal", 0, bound=0.5), {})))
+    with pytest.raises(RecipeError, match="draws from uniform latents"):
+        scored(model(prior="uniform"), 0.5)
 
 
 def test_interpolations_are_truncated_too():

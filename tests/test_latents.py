@@ -48,7 +48,7 @@ def test_uniform_latents_fill_their_interval() -> None:
 
 
 def test_truncation_redraws_what_is_outside() -> None:
-    plain, cut = latents(0, 500, 8, "normal", 0), latents(0, 500, 8, "normal", 0, truncation=0.7)
+    plain, cut = latents(0, 500, 8, "normal", 0), latents(0, 500, 8, "normal", 0, bound=0.7)
     inside = (plain.abs() <= 0.7).all(1)
     assert torch.equal(plain[inside], cut[inside])
     assert float(cut.abs().max()) <= 0.7

@@ -151,7 +151,10 @@ COLUMNS: Sequence[Column] = (
     Column("seeds", "train seeds", "Trainings behind the row; with 1 nothing is known of the spread between them.", _seeds),
     Column("verified", "verified", "What others found who scored the checkpoint again.", _verified, number=False),
 )  # fmt: skip
-SHORT = ("rank", "model", "fd", "xfloor", "kd", "density", "coverage", "authpct", "c_t", "params", "time", "seeds")
+SHORT = (
+    *("rank", "model", "fd", "xfloor", "kd", "density", "coverage", "authpct", "c_t"),
+    *("params", "images", "time", "seeds"),
+)
 
 
 def chosen(keys: Sequence[str] = ()) -> list[Column]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
 import numpy as np
@@ -12,28 +13,28 @@ WORD = 2.0**-53  # one step of a 53-bit uniform number
 TRIES = 64  # of a truncated latent's numbers; beyond 64 misses in a row it is cut off
 
 
-def latents(start: int, stop: int, size: int, prior: str, seed: int, truncation: float = 0.0) -> Tensor:
+def latents(start: int, stop: int, size: int, prior: str, seed: int, bound: float = math.inf) -> Tensor:
     """Return z [stop - start, size] float32, standard normal or uniform in [-1, 1]: the rule `philox/1`.
 
     Row i is made of the words of Philox-4x64 (Salmon et al. 2011) with the seed as its key and i in its counter, as 53-bit
-    uniform numbers; normal ones by Box and Muller's transform in float64. With `truncation`, numbers beyond so many
-    standard deviations are drawn again from the same stream.
+    uniform numbers; normal ones by Box and Muller's transform in float64. Of these, numbers beyond `bound` are drawn
+    again from the same stream.
     """
-    rows = [_row(number, size, prior, seed, truncation) for number in range(start, stop)]
+    rows = [_row(number, size, prior, seed, bound) for number in range(start, stop)]
     return torch.from_numpy(np.stack(rows)) if rows else torch.zeros(0, size)
 
 
-def _row(number: int, size: int, prior: str, seed: int, truncation: float) -> np.ndarray:
+def _row(number: int, size: int, prior: str, seed: int, bound: float) -> np.ndarray:
     source = np.random.Philox(key=seed, counter=[0, number, 0, 0])
     if prior == "uniform":
         return (2 * _uniform(source, size) - 1).astype(np.float32)
     values = _normal(source, size)
-    for _ in range(TRIES if truncation else 0):
-        outside = np.abs(values) > truncation
+    for _ in range(TRIES):
+        outside = np.abs(values) > bound
         if not outside.any():
             break
         values[outside] = _normal(source, int(outside.sum()))
-    return (np.clip(values, -truncation, truncation) if truncation else values).astype(np.float32)
+    return np.asarray(np.clip(values, -bound, bound), dtype=np.float32)
 
 
 def _uniform(source: np.random.Philox, count: int) -> np.ndarray:

@@ -40,7 +40,7 @@ class Protocol:
     labels: Literal["stratified"] = "stratified"  # in the proportions of the reference
     weights: Literal["ema", "raw"] = "ema"
     norm: Literal["eval", "batch"] = "eval"  # what batch norm uses: its averages, or each batch
-    truncation: float = 0.0  # latents beyond this many standard deviations are drawn again; 0: none
+    truncation: float = 0.0  # psi of a generator that is Truncatable, else the deviations that latents lie within; 0: none
     options: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)  # of the metrics
     overrides: tuple[str, ...] = ()  # what was changed by hand: not comparable with the file's own scores
 

@@ -112,7 +112,8 @@ class ModelSource:
         labels = _labels(model, reference, protocol)
 
         def make(start: int, stop: int) -> Tensor:
-            pieces = [self._chunk(model, protocol, labels, seed, first) for first in range(start, stop, size)]
+            with model.truncated(protocol.truncation or None) as bound:
+                pieces = [self._chunk(model, protocol, labels, seed, first, bound) for first in range(start, stop, size)]
             return torch.cat(pieces)[: stop - start]
 
         return make
@@ -124,26 +125,28 @@ class ModelSource:
 
         def make(count: int, step: float) -> Iterator[tuple[Tensor, Tensor]]:
             for first in range(0, count, size):
-                start, goal = (self._latents(model, protocol, seed, first + shift) for shift in (0, count))
-                both = [
-                    self._decoded(model, protocol, z, labels, seed, first) for z in (start, torch.lerp(start, goal, step))
-                ]
+                with model.truncated(protocol.truncation or None) as bound:
+                    start, goal = (self._latents(model, protocol, seed, first + shift, bound) for shift in (0, count))
+                    ends = (start, torch.lerp(start, goal, step))
+                    both = [self._decoded(model, protocol, z, labels, seed, first) for z in ends]
                 near, far = (images[: count - first].expand(-1, 3, -1, -1) for images in both)
                 yield near, far
 
         return make
 
-    def _chunk(self, model: Model, protocol: Protocol, labels: Tensor | None, seed: int, first: int) -> Tensor:
+    def _chunk(
+        self, model: Model, protocol: Protocol, labels: Tensor | None, seed: int, first: int, bound: float
+    ) -> Tensor:
         """Return images `first` to `first + batch`: networks always see a whole batch, so that each is computed alike."""
-        z = self._latents(model, protocol, seed, first)
+        z = self._latents(model, protocol, seed, first, bound)
         started = time.perf_counter()
         images = self._decoded(model, protocol, z, labels, seed, first)
         self.seconds, self.made = self.seconds + time.perf_counter() - started, self.made + len(z)
         return images
 
-    def _latents(self, model: Model, protocol: Protocol, seed: int, first: int) -> Tensor:
+    def _latents(self, model: Model, protocol: Protocol, seed: int, first: int, bound: float) -> Tensor:
         latent = model.recipe.latent
-        return latents(first, first + protocol.batch, latent.size, latent.prior, seed, protocol.truncation)
+        return latents(first, first + protocol.batch, latent.size, latent.prior, seed, bound)
 
     def _decoded(self, model: Model, protocol: Protocol, z: Tensor, labels: Tensor | None, seed: int, first: int) -> Tensor:
         index = torch.arange(first, first + len(z))
