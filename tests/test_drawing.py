@@ -16,7 +16,7 @@ from ganzoo.api import Spec, Truncatable
 from ganzoo.benchmark.latents import latents as philox
 from ganzoo.benchmark.protocol import Protocol
 from ganzoo.benchmark.sources import ModelSource
-from ganzoo.cli.sample import command
+from ganzoo.cli.commands import cli
 from ganzoo.device import Device
 from ganzoo.errors import RecipeError
 from ganzoo.game import TwoPlayer
@@ -232,11 +232,11 @@ def test_without_batch_norm_there_are_no_statistics():
 def test_the_command_truncates_and_names_its_file_by_that(tmp_path, monkeypatch):
     made = model()
     monkeypatch.setattr("ganzoo.sampling.load", lambda *_: made)
-    outcome = CliRunner().invoke(command, [str(tmp_path), "-n", "4", "--truncation", "0.7", "--standing", "2"])
+    outcome = CliRunner().invoke(cli, ["sample", str(tmp_path), "-n", "4", "--truncation", "0.7", "--standing", "2"])
     assert outcome.exit_code == 0, outcome.output
     place = tmp_path / "samples-seed0-truncation0.7-standing2.png"
     notes = Image.open(place).text
     assert (notes["truncation"], notes["standing"]) == ("0.7", "2")
-    outcome = CliRunner().invoke(command, [str(tmp_path), "--interpolate", "--truncation", "0.7"])
+    outcome = CliRunner().invoke(cli, ["sample", str(tmp_path), "--interpolate", "--truncation", "0.7"])
     assert (tmp_path / "interpolation-seed0-truncation0.7.png").exists()
     assert outcome.output.strip().endswith("interpolation-seed0-truncation0.7.png")
