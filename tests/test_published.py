@@ -1,15 +1,17 @@
 """The published leaderboard: every entry is whole, and the pages say what the entries say."""
 
+import re
+import tomllib
 from pathlib import Path
 
 import pytest
 
 from ganzoo.benchmark import publish
-from ganzoo.benchmark.board import boards_of
+from ganzoo.benchmark.board import Board, Row, boards_of
 from ganzoo.benchmark.entry import lint, place
 from ganzoo.benchmark.render import to_markdown
 from ganzoo.registry import registry
-from ganzoo.zoo import entries
+from ganzoo.zoo import Request, entries, resolve
 
 FOLDER = Path(__file__).parents[1] / "docs" / "leaderboard"
 FOUND = publish.collect([FOLDER])
@@ -22,6 +24,7 @@ def test_every_entry_is_whole_and_in_its_place(path: Path, entry: dict) -> None:
     assert path == FOLDER / place(entry)
 
 
+OWN = "fashion-mnist-10k"  # the board where each recipe has its own budget
 # what the first boards were made of; later recipes join when they are trained under the same budget
 FIRST = {"gan", "dcgan", "lsgan", "wgan", "dcgan-wgangp", "wgan-gp", "sngan", "gan-r1"}
 
@@ -35,8 +38,34 @@ def test_every_board_has_the_first_recipes_beside_what_their_scores_mean() -> No
         assert {"real-test", "train-copies", "noise"} <= {row.name for row in board.baselines}
         assert len(board.protocol["seeds"]) == 3
         assert not board.custom
-        budgets = {row.first["training"]["images_seen"] for row in board.models}
-        assert max(budgets) <= 1.02 * min(budgets)
+
+
+@pytest.mark.parametrize("board", [one for one in BOARDS if one.dataset["name"] != OWN], ids=lambda board: board.title)
+def test_a_board_of_equal_budgets_has_equal_budgets(board: Board) -> None:
+    budgets = {row.first["training"]["images_seen"] for row in board.models}
+    assert max(budgets) <= 1.02 * min(budgets)
+
+
+@pytest.mark.parametrize("row", next(one for one in BOARDS if one.dataset["name"] == OWN).models, ids=lambda row: row.name)
+def test_the_board_of_own_budgets_has_recipes_as_they_ship(row: Row) -> None:
+    """Each to the end of its own default budget; a changed default takes its entry off the board."""
+    shipped = resolve(row.name, Request(), registry()).raw
+    trained = tomllib.loads(row.first["model"]["recipe"])
+    told = ("name", "summary", "tier", "provenance", "expected_failures")
+    assert {key: value for key, value in trained.items() if key not in told} == {
+        key: value for key, value in shipped.items() if key not in told
+    }
+    budget = sum(stage["samples"] for stage in shipped["stages"]) if "stages" in shipped else shipped["train"]["samples"]
+    assert budget <= row.first["training"]["images_seen"] <= 1.02 * budget
+
+
+def test_the_page_names_the_recipes_that_no_board_has() -> None:
+    page = (FOLDER / "README.md").read_text(encoding="utf-8")
+    recipes = {entry.name for entry in entries(registry()) if entry.record.distribution == "ganzoo-toolkit"}
+    known = {row.name for board in BOARDS if board.dataset["name"] == OWN for row in board.models}
+    absent = re.search(r"Without an entry so far: (.*?)\.\n", page, re.DOTALL)
+    named = set(re.findall(r"`([\w-]+)`", absent[1])) if absent else set()
+    assert named == recipes - known
 
 
 def test_the_pages_are_fresh() -> None:
