@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
 
@@ -122,6 +122,20 @@ class Trainer:
             return self.play(acts, draws)
         finally:
             self.span = before
+
+    @property
+    def replays(self) -> bool:
+        """Are rounds replayed from recordings, whose phases nobody can time one by one?"""
+        return isinstance(self._rounds, RecordedRounds)
+
+    @contextmanager
+    def played(self) -> Iterator[None]:
+        """Play what is a recorded round otherwise, with a word of its parts."""
+        before, self._rounds = self._rounds, self.play
+        try:
+            yield
+        finally:
+            self._rounds = before
 
     @property
     def progress(self) -> Progress:

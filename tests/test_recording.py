@@ -15,7 +15,7 @@ from ganzoo.device import Device, DeviceError
 from ganzoo.players import Rule
 from ganzoo.recipe import Schedule, Train
 from ganzoo.recording import RecordedRounds, reason_against
-from ganzoo.speed.rounds import measured
+from ganzoo.speed.rounds import counted, measured, rewind
 from ganzoo.testing.tiny import tiny_data, tiny_trainer
 from ganzoo.trainer import Trainer
 
@@ -80,6 +80,21 @@ def test_who_times_the_parts_of_a_round_is_not_heard_while_one_is_recorded(monke
         names = [name for name, _ in measured(trainer, time.perf_counter).parts]
         assert names == ["data", "after"]
     assert recorder.replayed > 0
+
+
+def test_a_recorded_round_is_counted_as_it_is_played_and_says_which_lazy_phases_it_has(monkeypatch):
+    """R1 comes every third turn of D and there are two in a round: in rounds 0, 1, 3 and 4, and so on."""
+    monkeypatch.setattr("ganzoo.trainer.GraphRecorder", lambda device: Repeats())
+    monkeypatch.setattr("ganzoo.trainer.reason_against", lambda *parts: "")
+    recorded, plain = build(Device(CPU, records=True)), build()
+    assert (recorded.replays, plain.replays) == (True, False)
+    assert counted(recorded) == counted(plain)
+    assert recorded.replays
+    for trainer in (recorded, plain):
+        rewind(trainer)
+    dues = [measured(recorded, time.perf_counter).due for _ in range(5)]
+    assert dues == [("D/r1",), ("D/r1",), (), ("D/r1",), ("D/r1",)]
+    assert measured(plain, time.perf_counter).due == ()
 
 
 def test_a_stage_with_another_batch_is_another_recording():

@@ -25,7 +25,7 @@ from ganzoo.errors import RunFailed
 from ganzoo.game import Duel
 from ganzoo.registry import registry
 from ganzoo.speed import peak, rounds
-from ganzoo.speed.figures import Part, Round, parts, ratios, speeds, spread, steady
+from ganzoo.speed.figures import Part, Round, parts, ratios, speeds, spread, steady, unmeasured
 from ganzoo.speed.flops import FlopCounter
 from ganzoo.speed.measure import hardware, measure, processor
 from ganzoo.speed.rounds import counted, lazy, measured, race, timed
@@ -219,6 +219,22 @@ def test_a_lazy_phase_is_spread_over_all_rounds():
     assert steady(ROUNDS, {"D/lazy": 0.5}) == [9.5, 11.5, 10.5]
     assert steady(ROUNDS, {}) == [11.0, 10.0, 9.0]
     assert speeds(ROUNDS, {}) == [10 / 11, 1.0, 10 / 9]
+
+
+def test_a_lazy_phase_of_recorded_rounds_costs_what_makes_them_longer():
+    """G/path comes every second round and D/r1, which is never alone, every fourth: they cost 2 and 5 of 10."""
+    found = [Round(17.0, 8, due=("D/r1", "G/path")), Round(10.0, 8), Round(12.0, 8, due=("G/path",))]
+    found += [Round(30.0, 8), Round(10.0, 8)]  # another process was busy: the median of its kind does not follow
+    share = 5.0 / 4 + 2.0 / 2
+    assert unmeasured(found) == pytest.approx({"D/r1": 5.0, "G/path": 2.0})
+    assert steady(found, {"D/r1": 0.25, "G/path": 0.5}) == pytest.approx([10 + share] * 3 + [30 + share, 10 + share])
+
+
+def test_phases_that_the_rounds_cannot_tell_apart_count_as_they_came():
+    together = [Round(17.0, 8, due=("D/r1", "G/path")), Round(10.0, 8)]
+    assert unmeasured(together) == {"D/r1": 0.0, "G/path": 0.0}
+    assert steady(together, {"D/r1": 0.25, "G/path": 0.25}) == [17.0, 10.0]
+    assert unmeasured([Round(17.0, 8, due=("D/r1",))]) == {"D/r1": 0.0}
 
 
 def test_ratios_are_those_of_neighbours():

@@ -16,6 +16,7 @@ class Round:
     total: float
     samples: int  # real ones
     parts: tuple[tuple[str, float], ...] = ()
+    due: tuple[str, ...] = ()  # lazy phases in it that were not measured by themselves: those of a recorded round
 
 
 @dataclass(frozen=True)
@@ -63,8 +64,28 @@ def parts(rounds: Sequence[Round], lazy: Mapping[str, float]) -> list[Part]:
 
 def steady(rounds: Sequence[Round], lazy: Mapping[str, float]) -> list[float]:
     """Return each round's total as if its share of every lazy phase were in it, whichever rounds had one."""
+    costs = unmeasured(rounds)
     share = sum(part.whole for part in parts(rounds, lazy) if part.name in lazy)
-    return [one.total - sum(value for name, value in one.parts if name in lazy) + share for one in rounds]
+    share += sum(lazy[name] * cost for name, cost in costs.items())
+    return [
+        one.total - sum(value for name, value in one.parts if name in lazy) - sum(costs[name] for name in one.due) + share
+        for one in rounds
+    ]
+
+
+def unmeasured(rounds: Sequence[Round]) -> dict[str, float]:
+    """Return what each lazy phase costs that was never measured by itself: by how much longer the rounds with it are.
+
+    Of rounds with the same phases the median counts, and of these the least squares. Where the rounds cannot tell the
+    phases apart, from each other or from the rest, nothing is known of any, and they count as they came.
+    """
+    names = sorted({name for one in rounds for name in one.due})
+    totals: dict[tuple[int, ...], list[float]] = {}
+    for one in rounds:
+        totals.setdefault(tuple(one.due.count(name) for name in names), []).append(one.total)
+    comings = np.array([[1.0, *counts] for counts in totals])
+    found, _, rank, _ = np.linalg.lstsq(comings, np.array([median(group) for group in totals.values()]), rcond=None)
+    return {name: float(cost) if rank == comings.shape[1] else 0.0 for name, cost in zip(names, found[1:], strict=True)}
 
 
 def speeds(rounds: Sequence[Round], lazy: Mapping[str, float]) -> list[float]:

@@ -35,13 +35,14 @@ def measured(trainer: Trainer, read: Read) -> Round:
         found.append((name, read() - start))
 
     before, trainer.span, samples = trainer.span, span, trainer.samples
+    unseen = tuple(due(trainer)) if trainer.replays else ()
     try:
         start = read()
         trainer.round()
         total = read() - start
     finally:
         trainer.span = before
-    return Round(total, trainer.samples - samples, tuple(found))
+    return Round(total, trainer.samples - samples, tuple(found), unseen)
 
 
 def timed(trainer: Trainer) -> Round:
@@ -52,7 +53,7 @@ def timed(trainer: Trainer) -> Round:
 def counted(trainer: Trainer) -> Round:
     """Play one round, in which every lazy phase comes, and return its operations; counting makes it slow."""
     rewind(trainer)
-    with FlopCounter() as counter:
+    with FlopCounter() as counter, trainer.played():
         return measured(trainer, lambda: counter.total)
 
 
@@ -71,6 +72,16 @@ def lazy(trainer: Trainer) -> dict[str, float]:
         for phase in player.phases
         if not phase.main and player.name in turns
     }
+
+
+def due(trainer: Trainer) -> Iterator[str]:
+    """Yield the lazy phases of the next round, as often as they come, under the names of their spans."""
+    turns = trainer.plan.at(trainer.samples, trainer.rounds)[2]
+    for player in trainer.players.values():
+        for turn in range(player.turns, player.turns + turns.count(player.name)):
+            for phase in player.phases:
+                if not phase.main and turn % phase.every == 0:
+                    yield f"{player.name}/{phase.rules[0].name}"
 
 
 def race(trainers: Sequence[Trainer], rounds: int, seconds: float) -> list[list[Round]]:
