@@ -12,8 +12,8 @@ from torch import nn
 from ganzoo import convolutions
 from ganzoo.convolutions import cheap_double_backward, gradients_of_inputs_only, small_map_products
 from ganzoo.device import Device
+from ganzoo.flops import FlopCounter
 from ganzoo.game import Duel, input_gradient
-from ganzoo.speed.flops import FlopCounter
 
 CONVOLUTIONS = {
     "plain": (F.conv2d, (2, 4, 7, 7), (6, 4, 3, 3), {}),

@@ -9,9 +9,9 @@ from torch import nn
 from torch.nn.utils.parametrizations import weight_norm
 
 from ganzoo.errors import PluginError
+from ganzoo.flops import FlopCounter
 from ganzoo.layers.projections import FromPixel, ToPixel
 from ganzoo.layers.resampling import ConvolveHalve, DoubleConvolve
-from ganzoo.speed.flops import FlopCounter
 
 
 @pytest.mark.parametrize("bias", [False, True])

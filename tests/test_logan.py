@@ -7,7 +7,10 @@ from ganzoo_plugins.regularizers.r2 import R2
 from torch import Tensor, nn
 from torch.nn.functional import softplus
 
+from ganzoo import train
 from ganzoo.api import Batch, Game, PluginError, Regularizer, Spec
+from ganzoo.benchmark.report import macs
+from ganzoo.flops import FlopCounter
 from ganzoo.game import Duel, Scene, TwoPlayer
 from ganzoo.testing.tiny import TinyLoss, tiny_data, tiny_trainer
 
@@ -195,3 +198,23 @@ def test_fakes_are_detached_in_d_s_turn_unless_they_are_attached() -> None:
     for game in (TwoPlayer, LatentOptimisation):
         tiny_trainer(game=game, regularizers={"spy": Spy}).round()
     assert seen == [("discriminator", False), ("discriminator", True)]
+
+
+def test_what_a_sample_drawn_along_a_gradient_costs_is_counted(tmp_path, monkeypatch) -> None:
+    """G and D forward, both backward to the latents, G again; backward a layer costs the same, spectral norm nothing."""
+    monkeypatch.chdir(tmp_path)
+    small = {
+        "architecture.generator_width": 4,
+        "architecture.discriminator_width": 4,
+        "latent.size": 8,
+        "train.samples": 16,
+    }
+    plain, moved = (
+        train("logan", run=tmp_path / str(steps), settings={**small, "train.batch": 8, "game.sampling_steps": steps})
+        for steps in (0, 1)
+    )
+    with FlopCounter() as of_d:
+        moved.nets["D"](torch.zeros(1, 1, 32, 32))
+    normed = sum(p.numel() for name, p in moved.nets["D"].named_parameters() if name.endswith(".original"))
+    assert normed > 0
+    assert macs(moved) == 3 * macs(plain) + of_d.total - normed

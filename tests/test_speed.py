@@ -22,11 +22,11 @@ from ganzoo.cli.speed import NEXT_KEY, TIER, _usual
 from ganzoo.cli.start import main
 from ganzoo.device import Device
 from ganzoo.errors import RunFailed
+from ganzoo.flops import FlopCounter
 from ganzoo.game import Duel
 from ganzoo.registry import registry
 from ganzoo.speed import peak, rounds
 from ganzoo.speed.figures import Part, Round, parts, ratios, speeds, spread, steady, unmeasured
-from ganzoo.speed.flops import FlopCounter
 from ganzoo.speed.measure import hardware, measure, processor
 from ganzoo.speed.rounds import counted, lazy, measured, race, timed
 from ganzoo.zoo import Request, entries, resolve

@@ -12,12 +12,13 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch.utils.flop_counter import FlopCounterMode
 
 from .. import __version__
 from ..checkpoint import read_header
 from ..fidelity import VERSION
+from ..flops import FlopCounter
 from ..runs import RunFolder
+from ..sampling import Model
 from .config_hash import config_sha256
 from .entry import seal
 from .latents import latents
@@ -49,7 +50,7 @@ def model_entry(
         "plugins": provenance["plugins"],
         "params_g": sum(count for name, count in parameters.items() if name not in judges),
         "params_d": sum(count for name, count in parameters.items() if name in judges),
-        "macs_g": _macs(source, protocol),
+        "macs_g": macs(source.model(protocol)),
         "imagenet_pretrained": bool(raw.get("provenance", {}).get("imagenet_pretrained", False)),
     }
     checkpoint = {
@@ -277,13 +278,12 @@ def _provenance(parts: Mapping[str, Any]) -> dict[str, str]:
     return {key: value for key, value in raw.items() if isinstance(value, str)}
 
 
-def _macs(source: ModelSource, protocol: Protocol) -> int | None:
-    """Return the multiplications of one sample, as torch counts them."""
-    model = source.model(protocol)
+def macs(model: Model) -> int:
+    """Return the multiplications of drawing one sample, those of the gradients along which it is drawn included."""
     z = latents(0, 1, model.recipe.latent.size, model.recipe.latent.prior, 0)
-    with FlopCounterMode(display=False) as counter:
+    with FlopCounter() as counter:  # torch's own breaks off where a sample is drawn along D's gradient
         model.decode(z, model.labels(1))
-    return int(counter.get_total_flops()) // 2
+    return int(counter.total) // 2
 
 
 def _training_seconds(checkpoint: Path, samples: int) -> float | None:

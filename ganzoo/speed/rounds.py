@@ -7,9 +7,9 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 
 from ..device import Device
+from ..flops import FlopCounter
 from ..trainer import Trainer
 from .figures import Round
-from .flops import FlopCounter
 
 Read = Callable[[], float]
 

@@ -25,8 +25,8 @@ from ganzoo import assemble
 from ganzoo.allocator import keep_memory
 from ganzoo.api import TensorDataset
 from ganzoo.device import Device, native_bf16
+from ganzoo.flops import FlopCounter
 from ganzoo.registry import registry
-from ganzoo.speed.flops import FlopCounter
 from ganzoo.speed.peak import better, larger, measure
 from ganzoo.zoo import Request, resolve
 
