@@ -80,6 +80,10 @@ class Player:
     def __post_init__(self) -> None:
         self.parameters = [entry for group in self.optimizer.param_groups for entry in group["params"]]
 
+    def due(self, turn: int) -> tuple[Phase, ...]:
+        """Return the phases of its turn of this number, from 0 on."""
+        return tuple(phase for phase in self.phases if turn % phase.every == 0)
+
     def pace(self, share: float) -> None:
         """Take the learning rate of this share of the run, and whatever else of the optimizer follows a schedule."""
         rate, others = value_at(self.lr, share), values_at(self.paces, share)

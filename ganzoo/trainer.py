@@ -200,8 +200,7 @@ class Trainer:
             after = players[number + 1] if number + 1 < len(players) else None
             answered = after is not None and after.side == "generator" and player.side == "discriminator"
             keep = self.game.shared and answered and pieces == 1
-            due = tuple(phase for phase in player.phases if player.turns % phase.every == 0)
-            acts.append(Act(player, due, answers, after if keep else None, pieces))
+            acts.append(Act(player, player.due(player.turns), answers, after if keep else None, pieces))
             player.turns += 1
         return acts
 

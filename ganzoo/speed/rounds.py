@@ -79,9 +79,7 @@ def due(trainer: Trainer) -> Iterator[str]:
     turns = trainer.plan.at(trainer.samples, trainer.rounds)[2]
     for player in trainer.players.values():
         for turn in range(player.turns, player.turns + turns.count(player.name)):
-            for phase in player.phases:
-                if not phase.main and turn % phase.every == 0:
-                    yield f"{player.name}/{phase.rules[0].name}"
+            yield from (f"{player.name}/{phase.rules[0].name}" for phase in player.due(turn) if not phase.main)
 
 
 def race(trainers: Sequence[Trainer], rounds: int, seconds: float) -> list[list[Round]]:
