@@ -5,6 +5,7 @@ import csv
 import io
 import json
 from collections.abc import Callable
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +18,7 @@ from ganzoo.benchmark.compare import changes
 from ganzoo.benchmark.config_hash import config_sha256
 from ganzoo.benchmark.entry import canonical_sha256, lint, place, read, seal, text
 from ganzoo.benchmark.html import to_html
-from ganzoo.benchmark.plots import Point, front
+from ganzoo.benchmark.plots import Point, front, name_beside
 from ganzoo.benchmark.publish import add
 from ganzoo.benchmark.render import caption, to_csv, to_json, to_markdown
 from ganzoo.cli.leaderboard import command
@@ -207,6 +208,15 @@ def test_the_same_boards_make_the_same_page_which_asks_for_nothing_else() -> Non
 def test_the_front_is_what_nothing_beats_in_both() -> None:
     points = [Point("cheap", 1, 9), Point("good", 5, 2), Point("beaten", 6, 3), Point("best", 9, 1), Point("bad", 1, 10)]
     assert [point.label for point in front(points)] == ["cheap", "good", "best"]
+
+
+def test_names_in_a_plot_never_cover_one_another() -> None:
+    """The same place again and again: the lines around it fill up, and what finds no room is left to the pointer."""
+    taken: list[tuple[float, float, float]] = []
+    found = [name_beside("model", 100.0, 150.0, taken) for _ in range(12)]
+    lines = [line for _, _, line in taken]
+    assert 5 <= len(lines) == sum(map(bool, found)) < 12
+    assert min(b - a for a, b in pairwise(sorted(lines))) >= 12
 
 
 def test_changes_are_judged_by_their_error() -> None:

@@ -59,7 +59,10 @@ def _interval(row: Row, key: str) -> tuple[float, float]:
 
 
 def against(board: Board, title: str, cost: Callable[[Row], float | None], show: Callable[[float | None], str]) -> str:
-    """Return quality against a cost, both smaller is better, with the models that none beats in both joined by a line."""
+    """Return quality against a cost, both smaller is better, with the models that none beats in both joined by a line.
+
+    These have their names first; where no room is left beside a point, its name shows when it is pointed at.
+    """
     points = [
         Point(row.name, x, y)
         for row in board.models
@@ -78,11 +81,13 @@ def against(board: Board, title: str, cost: Callable[[Row], float | None], show:
         f'<polyline class="front" points="{path}"/>',
     ]
     taken = [(across.at(point.x) - 5, across.at(point.x) + 5, up.at(point.y) + 4) for point in points]
-    for point in sorted(points, key=lambda one: (one.y, one.x)):
+    for point in sorted(points, key=lambda one: (one not in best, one.y, one.x)):
         x, y = across.at(point.x), up.at(point.y)
         kind = "mean" if point in best else "seed other"
-        parts.append(f'<circle class="{kind}" cx="{x:.1f}" cy="{y:.1f}" r="4"/>')
-        parts.append(_label(point.label, x, y, taken))
+        parts.append(
+            f'<circle class="{kind}" cx="{x:.1f}" cy="{y:.1f}" r="4"><title>{escape(point.label)}</title></circle>'
+        )
+        parts.append(name_beside(point.label, x, y, taken))
     return _svg(HEIGHT, f"{board.judge['metric']} against {title}", parts)
 
 
@@ -95,8 +100,8 @@ def front(points: Sequence[Point]) -> list[Point]:
     return best
 
 
-def _label(text: str, x: float, y: float, taken: list[tuple[float, float, float]]) -> str:
-    """Return a label beside a point, moved up or down by whole lines to where no other one stands."""
+def name_beside(text: str, x: float, y: float, taken: list[tuple[float, float, float]]) -> str:
+    """Return a label beside a point, moved up or down by whole lines to where no other one stands; or nothing."""
     text = text if len(text) <= 24 else text[:23] + "…"
     turned = x > WIDTH * 0.7
     width = LETTER * len(text)
@@ -105,10 +110,10 @@ def _label(text: str, x: float, y: float, taken: list[tuple[float, float, float]
         place = y + 4 + move * ROW
         free = all(abs(place - line) >= ROW or right < start or stop < left for start, stop, line in taken)
         if free and TOP < place < HEIGHT - BOTTOM:
-            break
-    taken.append((left, right, place))
-    anchor, at = ("end", right) if turned else ("start", left)
-    return f'<text class="name" x="{at:.1f}" y="{place:.1f}" text-anchor="{anchor}">{escape(text)}</text>'
+            taken.append((left, right, place))
+            anchor, at = ("end", right) if turned else ("start", left)
+            return f'<text class="name" x="{at:.1f}" y="{place:.1f}" text-anchor="{anchor}">{escape(text)}</text>'
+    return ""
 
 
 @dataclass(frozen=True)
