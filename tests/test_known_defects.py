@@ -178,6 +178,8 @@ def test_siblings_share_their_optimizer() -> None:
     assert all(one == [0.5, 0.999] for one in found.values()), found
     found = {name: betas(name) for name in siblings}
     assert all(one == betas("biggan") for one in found.values()), found
+    assert betas("biggan") == [0.0, 0.9]
+    assert betas("acgan") == [0.5, 0.999]
 
 
 # 6: the deep variant was never tried
