@@ -154,6 +154,19 @@ def test_a_changed_protocol_is_a_board_of_its_own_and_not_ranked() -> None:
     assert any("not ranked" in line for line in caption(boards[1]))
 
 
+def test_the_board_with_most_models_comes_first_and_changed_protocols_last() -> None:
+    def of(data: str, count: int, **protocol: Any) -> list[Entry]:
+        found = [entry(name) for name in "abcd"[:count]]
+        for one in found:
+            one["dataset"]["name"] = data
+            one["protocol"].update(protocol)
+        return found
+
+    together = [*of("aardvarks", 1), *of("zebras", 3), *of("bees", 1), *of("changed", 4, overrides=["samples = 5"])]
+    for order in (together, together[::-1]):
+        assert [board.dataset["name"] for board in boards_of(order)] == ["zebras", "aardvarks", "bees", "changed"]
+
+
 def test_a_score_far_from_certain_is_never_alone_at_the_top() -> None:
     (board,) = boards_of([entry("sure", 5.0, 0.01), entry("lucky", 4.0, 5.0)])
     assert {row.rank for row in board.models} == {"1-2"}

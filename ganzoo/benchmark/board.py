@@ -127,13 +127,16 @@ class Board:
 
 
 def boards_of(entries: Iterable[Mapping[str, Any]]) -> list[Board]:
-    """Return a board for each dataset and protocol, in an order that depends on the entries alone."""
+    """Return a board for each dataset and protocol, in an order that depends on the entries alone.
+
+    Those with most models come first, and changed protocols last.
+    """
     groups: dict[tuple[str, ...], list[Mapping[str, Any]]] = {}
     for entry in entries:
         data, protocol = entry["dataset"], entry["protocol"]
         key = (str(data["name"]), data["pixels_sha256"], protocol["id"], protocol["sha256"], *protocol["overrides"])
         groups.setdefault(key, []).append(entry)
-    return [_board(groups[key]) for key in sorted(groups)]
+    return sorted((_board(groups[key]) for key in sorted(groups)), key=lambda board: (board.custom, -len(board.models)))
 
 
 def _board(entries: Sequence[Mapping[str, Any]]) -> Board:
