@@ -16,6 +16,7 @@ from ganzoo.benchmark.render import to_markdown
 ROOT = Path(__file__).resolve().parents[1]
 FOLDER = ROOT / "docs" / "leaderboard"
 SHOWN = "fashion-mnist-10k"  # the board in the repository's README
+FIRST = 12  # models of that board which the README shows; the page has all
 BEGIN, END = "<!-- leaderboard -->", "<!-- /leaderboard -->"
 
 
@@ -34,8 +35,16 @@ def main() -> None:
     page.write_text(between(page.read_text(encoding="utf-8"), tables), encoding="utf-8")
     readme = ROOT / "README.md"
     shown = next(board for board in boards if board.dataset["name"] == SHOWN)
-    rows = "\n".join(line for line in to_markdown(shown).splitlines() if line.startswith("|"))
+    head, models, baselines = parts(to_markdown(shown))
+    rows = "\n".join([*head, *models[:FIRST], *baselines])
     readme.write_text(between(readme.read_text(encoding="utf-8"), f"{rows}\n"), encoding="utf-8")
+
+
+def parts(table: str) -> tuple[list[str], list[str], list[str]]:
+    """Return the two lines of the head of a board's Markdown, the lines of its models, and those of its baselines."""
+    lines = [line for line in table.splitlines() if line.startswith("|")]
+    models = [line for line in lines[2:] if not line.startswith("|  |")]
+    return lines[:2], models, [line for line in lines[2:] if line.startswith("|  |")]
 
 
 def between(page: str, text: str) -> str:
