@@ -37,7 +37,9 @@ def main() -> None:
     shown = next(board for board in boards if board.dataset["name"] == SHOWN)
     head, models, baselines = parts(to_markdown(shown))
     rows = "\n".join([*head, *models[:FIRST], *baselines])
-    readme.write_text(between(readme.read_text(encoding="utf-8"), f"{rows}\n"), encoding="utf-8")
+    text = between(readme.read_text(encoding="utf-8"), f"{rows}\n")
+    told = f"The first {FIRST} of its {len(models)} models"
+    readme.write_text(re.sub(r"The first \d+ of its \d+ models", told, text), encoding="utf-8")
 
 
 def parts(table: str) -> tuple[list[str], list[str], list[str]]:
