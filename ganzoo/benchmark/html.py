@@ -17,6 +17,7 @@ from .render import caption, failures
 
 Pictures = Mapping[str, Mapping[str, Path]]  # entry's hash -> kind -> file
 POLICY = "default-src 'none'; img-src data:; style-src 'unsafe-inline'; script-src 'unsafe-inline'"
+TALL = 20  # models from which on the plot of intervals is as high as the other three together
 SUMMARIES = {
     "grid": "the first samples of the first evaluation seed, unselected",
     "neighbours": "samples above, below each the training image nearest to it",
@@ -47,6 +48,7 @@ def _file(name: str) -> str:
 
 def _board(board: Board, place: int, pictures: Pictures) -> str:
     plots = [("Distance to the training images", intervals(board)), *costs(board)]
+    row = "plots tall" if len(board.models) > TALL else "plots"
     figures = "".join(
         f'<figure class="plot"><figcaption>{escape(text)}</figcaption>{plot}</figure>' for text, plot in plots if plot
     )
@@ -54,7 +56,7 @@ def _board(board: Board, place: int, pictures: Pictures) -> str:
     gallery = "".join(_card(row, pictures) for row in board.models if row.scored)
     return (
         f'<section class="board" id="board{place}"><h2>{escape(board.title)}</h2><ul class="notes">{notes}</ul>'
-        f'{_table(board)}<div class="plots">{figures}</div><h3>Samples</h3><div class="gallery">{gallery}</div>'
+        f'{_table(board)}<div class="{row}">{figures}</div><h3>Samples</h3><div class="gallery">{gallery}</div>'
         f"{_details(board)}{_protocol(board)}</section>"
     )
 
