@@ -172,8 +172,7 @@ def plan(recipe: Recipe, game: Game, processes: int = 1) -> Plan:
                 f"recipe {recipe.name!r}: {name!r} in turns is no player of the game{did_you_mean(name, game.teams)} "
                 f"(players: {', '.join(sorted(game.teams))})"
             )
-    total = sum(stage.samples for stage in recipe.stages) or recipe.train.samples
-    train = recipe.train
+    train, total = recipe.train, recipe.train.samples
     for batch in (train.batch, *(stage.batch or train.batch for stage in recipe.stages)):
         if batch % (processes * train.accumulate):
             pieces = f" in {train.accumulate} pieces each" if train.accumulate > 1 else ""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 import math
 import tomllib
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -62,8 +62,15 @@ class Draft:
         for key in changes:
             if key not in TABLES:
                 raise RecipeError(f"{origin} has an unknown key {key!r}{did_you_mean(key, TABLES)}")
+        length = changes.get("train", {}).get("samples") if isinstance(changes.get("train"), Mapping) else None
+        if "stages" in changes and length is None and isinstance(self.raw.get("train"), dict):
+            self.raw["train"].pop("samples", None)  # the stages say anew how long the run is
+            self.origin.pop("train.samples", None)
         _merge(self.raw, changes)
         self._mark(changes, "", origin)
+        if length is not None and "stages" not in changes and self.raw.get("stages"):
+            del self.raw["train"]["samples"]
+            self.set("train.samples", length, origin)
 
     def preset(self, name: str) -> None:
         """Apply one of the recipe's own presets."""
@@ -78,6 +85,9 @@ class Draft:
         """Set one dotted key, such as train.batch or regularizer.NAME.weight."""
         table: dict[str, Any] | list[Any] = self.raw
         parts = key.split(".")
+        if key == "train.samples" and isinstance(self.raw.get("stages"), list) and self.raw["stages"]:
+            self._stretch(value, origin)
+            return
         if parts[0] not in TABLES or len(parts) < 2:
             close = did_you_mean(parts[0], TABLES)
             raise RecipeError(f"{origin}: {key!r} is no key of a recipe{close}; write TABLE.KEY=VALUE")
@@ -119,6 +129,9 @@ class Draft:
             named = {name: self._table(f"regularizer.{name}", values) for name, values in table["regularizer"].items()}
             raw["regularizer"] = [{"name": name, **values} for name, values in named.items()]
         train = self._train(table["train"])
+        stages = tuple(self._stage(number, stage, train) for number, stage in enumerate(self.raw.get("stages", [])))
+        if stages:
+            train = replace(train, samples=self._length(stages, table["train"].get("samples")))
         return Recipe(
             name=self.name,
             summary=str(self.raw.get("summary", "")),
@@ -130,7 +143,7 @@ class Draft:
             latent=self._latent(table["latent"]),
             optimizer=self._part("optimizer", table["optimizer"]),
             train=train,
-            stages=tuple(self._stage(number, stage, train) for number, stage in enumerate(self.raw.get("stages", []))),
+            stages=stages,
             raw=self._written(raw),
             origin=dict(self.origin),
         )
@@ -253,6 +266,30 @@ class Draft:
         self._positive(f"stages.{number}", samples=stage.samples, size=stage.size, batch=stage.batch)
         self._divides(train.accumulate, f"stages.{number}.batch", stage.batch or train.batch)
         return stage
+
+    def _stretch(self, total: Any, origin: str) -> None:
+        """Let the stages share a run of so many samples as they shared theirs."""
+        stages = [self._stage(number, stage, Train()) for number, stage in enumerate(self.raw["stages"])]
+        usual, reached, seen = sum(stage.samples for stage in stages), 0, 0
+        if not isinstance(total, int) or isinstance(total, bool):
+            raise RecipeError(f"{origin}: the samples that stages share must be a whole number, not {total!r}")
+        for number, stage in enumerate(stages):
+            reached += stage.samples
+            samples, seen = total * reached // usual - seen, total * reached // usual
+            if samples < 1:
+                raise RecipeError(f"{origin}: {total} samples are too few for the {len(stages)} stages of {self.name!r}")
+            self.raw["stages"][number]["samples"] = samples
+        self.origin["train.samples"] = origin
+
+    def _length(self, stages: Sequence[Stage], said: int | None) -> int:
+        """Return the samples of all stages; RecipeError where train.samples says another number."""
+        total = sum(stage.samples for stage in stages)
+        if said not in (None, total):
+            raise RecipeError(
+                f"recipe {self.name!r}: its stages have {total:,} samples and train.samples says {said:,}; "
+                "leave train.samples out"
+            )
+        return total
 
     def _divides(self, pieces: int, key: str, batch: int) -> None:
         if batch % pieces:

@@ -259,12 +259,26 @@ def _changes(old: dict[str, Any], new: dict[str, Any], table: str) -> Iterator[s
 
 
 @dataclass(frozen=True)
+class Pace:
+    """How fast one stage goes; a run without stages is one."""
+
+    samples: int  # of the whole stage
+    size: int | None  # pixels; none: the data's own
+    seconds_per_round: float
+    samples_per_round: int
+
+    @property
+    def seconds(self) -> float:
+        """What the whole stage takes."""
+        return self.seconds_per_round * self.samples / self.samples_per_round
+
+
+@dataclass(frozen=True)
 class Estimate:
     """What a dry run measured."""
 
     parameters: dict[str, int]
-    seconds_per_round: float
-    samples_per_round: int
+    stages: tuple[Pace, ...]
     peak_bytes: int
     checkpoint_bytes: int
     seconds_to_finish: float
@@ -278,31 +292,35 @@ def estimate(recipe: Recipe, known: Registry, device: str = "auto", rounds: int 
     """Play a few rounds without writing anything, and say what the whole run will take."""
     chosen = Device.for_training(device, recipe.train)
     known = at_home(recipe, known)
-    times = []
     with enough_memory(recipe):
         trainer = assemble.trainer(recipe, known, chosen)
         with closing(trainer.feed), enough_memory(recipe, trainer):
             notes = memory.settle(recipe, trainer)
-            trainer.round()  # the first one allocates and compiles kernels
-            before = trainer.samples
-            for _ in range(rounds):
-                started = time.perf_counter()
-                trainer.round()
-                chosen.synchronize()
-                times.append(time.perf_counter() - started)
+            stages = tuple(_pace(trainer, start, samples, rounds) for start, samples in trainer.plan.spans)
     trainer.report()
-    per_round = (trainer.samples - before) // rounds
-    seconds = sorted(times)[rounds // 2]
     size = sum(value.nbytes for value in checkpoint.state_of(trainer)[0].values())
     return Estimate(
         parameters={name: sum(p.numel() for p in net.parameters()) for name, net in trainer.nets.items()},
-        seconds_per_round=seconds,
-        samples_per_round=per_round,
+        stages=stages,
         peak_bytes=chosen.peak_bytes(),
         checkpoint_bytes=size,
-        seconds_to_finish=seconds * trainer.plan.total / per_round,
+        seconds_to_finish=sum(stage.seconds for stage in stages),
         disk_bytes=size * (recipe.train.keep + 1),
         device=str(chosen.device),
         precision=chosen.precision,
         notes=tuple(notes),
     )
+
+
+def _pace(trainer: Trainer, start: int, samples: int, rounds: int) -> Pace:
+    """Play a few rounds from where a stage begins; in it, the first one allocates and compiles kernels."""
+    trainer.samples, times = start, []
+    trainer.round()
+    before = trainer.samples
+    for _ in range(rounds):
+        started = time.perf_counter()
+        trainer.round()
+        trainer.device.synchronize()
+        times.append(time.perf_counter() - started)
+    size = trainer.plan.at(start, 0)[0].size
+    return Pace(samples, size, sorted(times)[rounds // 2], (trainer.samples - before) // rounds)

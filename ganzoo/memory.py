@@ -87,16 +87,16 @@ def settle(recipe: Recipe, trainer: Trainer) -> list[str]:
             f"device '{trainer.device.device}' does not tell how much memory is used; set train.micro_batch to a number"
         )
     found: dict[tuple[object, ...], Found] = {}
-    chosen, notes, start = [], [], 0
+    chosen, notes = [], []
     tries = _Tries(trainer)
-    for stage in trainer.plan.stages or (None,):
+    for start, _ in trainer.plan.spans:
         progress, batch, turns = trainer.plan.at(start, 0)
         alike = progress.size, batch, turns
         if alike not in found:
             found[alike] = tries.search(start, batch)
-            notes.append(_note(trainer, found[alike], batch, f"of stage {progress.stage + 1} " if stage else ""))
+            where = f"of stage {progress.stage + 1} " if trainer.plan.stages else ""
+            notes.append(_note(trainer, found[alike], batch, where))
         chosen.append(found[alike].size)
-        start += stage.samples if stage else 0
     trainer.plan = replace(trainer.plan, micro_batches=tuple(chosen))
     return notes
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cache
+from itertools import accumulate
 
 import torch
 from torch import nn
@@ -147,6 +148,12 @@ class Plan:
     def total(self) -> int:
         """Real samples of the whole run."""
         return sum(stage.samples for stage in self.stages) or self.samples
+
+    @property
+    def spans(self) -> tuple[tuple[int, int], ...]:
+        """Of each stage the samples seen when it begins, and its own; a run without stages is one."""
+        lengths = [stage.samples for stage in self.stages] or [self.samples]
+        return tuple(zip(accumulate([0, *lengths]), lengths, strict=False))
 
     def pieces(self, stage: int, own: int) -> int:
         """Return how many equal pieces a process's part of a batch, `own` samples, is cut into in a stage."""

@@ -160,7 +160,7 @@ def test_dry_run_shows_recipe_and_cost_and_writes_nothing(home):
         assert part in text
     found = json.loads(ask("train", "tiny.toml", "--device", "cpu", "--dry-run", "--json").output)
     assert found["recipe"]["train"]["batch"] == 8
-    assert found["samples_per_round"] == 8
+    assert found["stages"][0]["samples_per_round"] == 8
     assert sorted(os.listdir(home)) == ["tiny.toml"]
 
 

@@ -197,6 +197,54 @@ def test_any_key_can_be_set(key, value, at):
     assert recipe.origin[key] == "--set"
 
 
+def test_a_run_of_stages_is_as_long_as_they_are():
+    stages = [{"samples": 20, "size": 4}, {"samples": 30, "size": 8}]
+    assert finish(stages=stages).train.samples == 50
+    assert finish(stages=stages, train={"samples": 50}).train.samples == 50
+    with pytest.raises(RecipeError, match=r"its stages have 50 samples and train.samples says 60; leave train.samples out"):
+        finish(stages=stages, train={"samples": 60})
+
+
+@pytest.mark.parametrize(("total", "shares"), [(500, [200, 300]), (7, [2, 5]), (50, [20, 30]), (3, [1, 2])])
+def test_stages_share_the_samples_that_are_asked_for(total, shares):
+    made = draft(stages=[{"samples": 20, "size": 4}, {"samples": 30, "size": 8}])
+    made.set("train.samples", total, "--set")
+    recipe = made.finish()
+    assert [stage.samples for stage in recipe.stages] == shares
+    assert (recipe.train.samples, recipe.origin["train.samples"]) == (total, "--set")
+    assert [stage["samples"] for stage in recipe.raw["stages"]] == shares  # what a run folder keeps
+    made.set("stages.0.samples", 9, "--set")
+    assert made.finish().train.samples == 9 + shares[1]
+
+
+def test_a_preset_may_bring_stages_or_another_length():
+    stages = [{"samples": 20, "size": 4}, {"samples": 30, "size": 8}]
+    presets = {"grown": {"stages": stages}, "longer": {"train": {"samples": 500}}}
+    made = draft(train={"samples": 64}, presets=presets)
+    made.preset("grown")
+    assert made.finish().train.samples == 50
+    made.preset("longer")
+    recipe = made.finish()
+    assert [stage.samples for stage in recipe.stages] == [200, 300]
+    assert (recipe.train.samples, recipe.origin["train.samples"]) == (500, "preset longer")
+
+
+@pytest.mark.parametrize(
+    ("total", "message"),
+    [
+        (1, "1 samples are too few for the 2 stages"),
+        (-5, "too few"),
+        (2.5, "must be a whole number, not 2.5"),
+        (True, "must be a whole number"),
+        ("9", "must be a whole number"),
+    ],
+)
+def test_samples_that_stages_cannot_share_are_refused(total, message):
+    made = draft(stages=[{"samples": 20}, {"samples": 30}])
+    with pytest.raises(RecipeError, match=message):
+        made.set("train.samples", total, "--set")
+
+
 @pytest.mark.parametrize(
     ("key", "message"),
     [

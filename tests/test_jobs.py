@@ -267,9 +267,23 @@ def test_a_dry_run_measures_and_writes_nothing(home):
     train()
     model = load("run", "cpu")
     assert found.parameters == {name: sum(p.numel() for p in net.parameters()) for name, net in model.nets.items()}
-    assert (found.samples_per_round, found.device, found.precision) == (8, "cpu", "fp32")
+    (pace,) = found.stages
+    assert (pace.samples, pace.samples_per_round, pace.size) == (160, 8, None)
+    assert (found.device, found.precision) == ("cpu", "fp32")
     assert 0 < found.checkpoint_bytes <= len(final())
-    assert found.seconds_to_finish == pytest.approx(found.seconds_per_round * 20)
+    assert found.seconds_to_finish == pytest.approx(pace.seconds_per_round * 20)
+
+
+def test_a_dry_run_measures_every_stage(home):
+    """The first stages of a growing network say nothing of the last, which takes the most time."""
+    sizes = {f"stages.{number}.size": size for number, size in enumerate((4, 8, 16, 16))}
+    small = {"data.size": 16, "architecture.channel_base": 64, "latent.size": 8, "train.samples": 1000, "train.batch": 4}
+    recipe = resolve("progan", Request(values={**sizes, **small}), registry())
+    found = estimate(recipe, registry(), "cpu", rounds=2)
+    assert [stage.size for stage in found.stages] == [4, 8, 16, 16]
+    assert [stage.samples for stage in found.stages] == [80, 120, 160, 640]
+    assert all(stage.samples_per_round == 4 for stage in found.stages)
+    assert found.seconds_to_finish == pytest.approx(sum(s.seconds_per_round * s.samples / 4 for s in found.stages))
 
 
 @pytest.mark.parametrize(

@@ -182,9 +182,9 @@ def _untrained(one: Candidate) -> bool:
         header = read_header(find_checkpoint(one.place))
     except CheckpointError:
         return False  # it will be a row that says what is wrong
-    same = tomllib.loads(str(header["provenance"]["recipe"])).get("train") == one.recipe.raw.get("train")
-    total = sum(stage.samples for stage in one.recipe.stages) or one.recipe.train.samples
-    return same and int(header["counters"]["samples"]) < total and one.place.is_dir()
+    then, now = tomllib.loads(str(header["provenance"]["recipe"])), one.recipe.raw
+    same = all(then.get(key) == now.get(key) for key in ("train", "stages"))
+    return same and int(header["counters"]["samples"]) < one.recipe.train.samples and one.place.is_dir()
 
 
 def _mine(all_of_them: Sequence[T], order: Order) -> list[T]:

@@ -65,6 +65,9 @@ def _values(recipe: Any) -> list[tuple[str, str, str]]:
             key = f"{table}.{option.name}"
             if key not in rows and option.default is not MISSING:
                 rows[key] = (key, str(option.default), f"default of {owner}")
+    if recipe.stages:
+        origin = recipe.origin.get("train.samples", "all stages together")
+        rows["train.samples"] = ("train.samples", str(recipe.train.samples), origin)
     tables = [*TEXTS, *TABLES]
     return sorted(rows.values(), key=lambda row: tables.index(row[0].split(".")[0]))
 

@@ -109,8 +109,11 @@ def measure(recipe: Recipe, place: Path, device: str, as_json: bool) -> None:
     sys.stdout.write(recipe.toml())
     counts = ", ".join(f"{network} {count:,}" for network, count in found.parameters.items())
     click.echo(f"\nparameters: {counts}")
-    click.echo(f"measured on {found.device} ({found.precision}): {found.seconds_per_round:.3f} s and "
-               f"{found.samples_per_round} samples a round, {size(found.peak_bytes)} of memory at most")  # fmt: skip
+    for number, stage in enumerate(found.stages, 1):
+        pixels = f" ({stage.size} pixels)" if stage.size else ""
+        where = f"stage {number}{pixels}: " if len(found.stages) > 1 else ""
+        click.echo(f"{where}{stage.seconds_per_round:.3f} s and {stage.samples_per_round} samples a round")
+    click.echo(f"measured on {found.device} ({found.precision}); {size(found.peak_bytes)} of memory at most")
     for note in found.notes:
         click.echo(plain(note))
     click.echo(f"to finish: {duration(found.seconds_to_finish)}, {size(found.disk_bytes)} of disk in {place}")

@@ -107,13 +107,17 @@ def measure(variants: Mapping[str, Recipe], known: Registry, device: str, rounds
 
 
 def _start(name: str, recipe: Recipe, known: Registry, device: str, stack: ExitStack) -> Ready:
-    """Build a trainer and play what is not raced: the first round, which compiles kernels, and the one that is counted."""
+    """Build a trainer and play what is not raced: the first round, which compiles kernels, and the one that is counted.
+
+    Rounds are those of the longest stage.
+    """
     with enough_memory(recipe):
         place = Device.for_training(device, recipe.train)
         trainer = assemble.trainer(recipe, at_home(recipe, known), place)
         stack.enter_context(closing(trainer.feed))
     with enough_memory(recipe, trainer):
         settle(recipe, trainer)
+        trainer.samples = max(trainer.plan.spans, key=lambda span: span[1])[0]
         return Ready(name, recipe, trainer, lazy(trainer), timed(trainer), counted(trainer))
 
 
