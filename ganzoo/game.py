@@ -19,13 +19,14 @@ Cond = Mapping[str, Tensor]
 Generate = Callable[[Tensor, Cond], Tensor]
 
 
-def input_gradient(logits: Tensor, x: Tensor) -> Tensor:
-    """Return the gradient of each sample's summed logits with respect to that sample, [N, features], differentiable.
+def input_gradient(logits: Tensor, x: Tensor, *, create_graph: bool = True) -> Tensor:
+    """Return the gradient of each sample's summed logits with respect to that sample, [N, features].
 
-    One backward serves the whole batch, which is right where the discriminator does not mix samples.
+    One backward serves the whole batch, which is right where the discriminator does not mix samples. The gradient is
+    differentiable, unless it is needed as a number alone: `create_graph` is autograd's.
     """
     with gradients_of_inputs_only():
-        (gradient,) = torch.autograd.grad(logits.sum(), x, create_graph=True)
+        (gradient,) = torch.autograd.grad(logits.sum(), x, create_graph=create_graph)
     return gradient.flatten(1)
 
 

@@ -53,8 +53,8 @@ def by_hand(a: Tensor, v: Tensor, z: Tensor, steps: int, alpha: float, beta: flo
     return z
 
 
-def scene_of(game: Game, nets: dict[str, nn.Module], z: Tensor) -> Scene:
-    return game.play(nets, Batch(torch.randn(len(z), PIXELS, dtype=torch.float64)), z, "G")
+def scene_of(game: Game, nets: dict[str, nn.Module], z: Tensor, acting: str = "G") -> Scene:
+    return game.play(nets, Batch(torch.randn(len(z), PIXELS, dtype=torch.float64)), z, acting)
 
 
 @pytest.mark.parametrize("steps", [1, 2, 5])
@@ -94,6 +94,27 @@ def test_gradients_of_both_networks_run_through_the_moves() -> None:
     expected = torch.autograd.grad(softplus(x @ v + x.square().sum(1) / 2).mean(), [a, v])
     for one, other in zip(found, expected, strict=True):
         torch.testing.assert_close(one, other)
+
+
+@pytest.mark.parametrize("acting", ["D", "G"])
+@pytest.mark.parametrize(("through", "running"), [("both", "DG"), ("discriminator", "D"), ("generator", "G"), ("none", "")])
+def test_a_player_may_take_the_moves_as_given(through: str, running: str, acting: str) -> None:
+    """Then its gradient is that at latents which are numbers, and it pays nothing for the way."""
+    game = LatentOptimisation(alpha=0.3, beta=0.5, steps=2, share=1.0, through=through)  # type: ignore[arg-type]
+    nets, z = {"G": Linear(), "D": Quadratic()}, torch.randn(5, LATENT, dtype=torch.float64)
+    scene = scene_of(game, nets, z, acting)
+    duel = scene.duels[0]
+    found = torch.autograd.grad(softplus(nets["D"](duel.fake)).mean(), [nets["G"].a, nets["D"].v])
+    a, v = (one.detach().clone().requires_grad_() for one in (nets["G"].a, nets["D"].v))
+    better = by_hand(a, v, z, 2, 0.3, 0.5)
+    torch.testing.assert_close(duel.z.detach(), better.detach())
+    runs = acting in running
+    x = (better if runs else better.detach()) @ a
+    expected = torch.autograd.grad(softplus(x @ v + x.square().sum(1) / 2).mean(), [a, v])
+    for one, other in zip(found, expected, strict=True):
+        torch.testing.assert_close(one, other)
+    assert duel.attached == runs
+    assert ("way" in scene.extra_losses) == runs
 
 
 def test_a_share_of_the_samples_moves_in_each_step() -> None:
@@ -198,6 +219,8 @@ def test_fakes_are_detached_in_d_s_turn_unless_they_are_attached() -> None:
     for game in (TwoPlayer, LatentOptimisation):
         tiny_trainer(game=game, regularizers={"spy": Spy}).round()
     assert seen == [("discriminator", False), ("discriminator", True)]
+    tiny_trainer(game=lambda: LatentOptimisation(through="generator"), regularizers={"spy": Spy}).round()
+    assert seen[2:] == [("discriminator", False)]
 
 
 def test_what_a_sample_drawn_along_a_gradient_costs_is_counted(tmp_path, monkeypatch) -> None:
