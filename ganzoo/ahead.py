@@ -8,7 +8,6 @@ from __future__ import annotations
 import atexit
 import itertools
 import multiprocessing
-import os
 import signal
 import threading
 import warnings
@@ -26,6 +25,7 @@ from torch import Tensor
 from torch.utils import data
 
 from .api import Batch, Dataset
+from .busy import cores
 from .device import Device
 from .errors import DataError, GanzooError, ResourceError
 from .main_memory import free_memory
@@ -70,8 +70,7 @@ def workers_for(dataset: Dataset, asked: int | Literal["auto"]) -> int:
         return asked
     if getattr(dataset, "stored", 0) <= SHARE * free_memory():
         return 0
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    return min(max(cores // 2, 1), MOST)
+    return min(max(cores() // 2, 1), MOST)
 
 
 class Workers:

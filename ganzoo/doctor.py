@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from . import DISTRIBUTION
+from .busy import cores
 from .errors import PluginError
 from .registry import GROUPS, Problem, Record, Registry, registry
 
@@ -64,7 +65,7 @@ def diagnose(load_plugins: bool = False, seconds: float | None = None) -> list[F
     findings = [python, *map(_package, PACKAGES), *_torch(), *_plugins(known)]
     if load_plugins:
         packages = sorted({record.distribution for record in known.records})
-        with ThreadPoolExecutor(_cores()) as pool:  # a package that hangs must not keep the others waiting
+        with ThreadPoolExecutor(cores()) as pool:  # a package that hangs must not keep the others waiting
             findings += pool.map(lambda name: _loaded(name, known, seconds), packages)
     return [*findings, *_disk()]
 
@@ -116,19 +117,13 @@ def _torch() -> Iterator[Finding]:
 def _devices(reports: list[Any]) -> Iterator[Finding]:
     for kind, number, name, bf16 in reports:
         if kind == "cpu":
-            device, name = "cpu", f"{_cores()} cores"
+            device, name = "cpu", f"{cores()} cores"
         else:
             device = f"{kind}:{number}"
         yield Finding(f"device {device}", "ok", ", ".join(filter(None, (name, "bf16" if bf16 else "no native bf16"))))
     if shutil.which("nvidia-smi") and not any(kind == "cuda" for kind, *_ in reports):
         text = "an NVIDIA driver is installed, but torch sees no GPU and computes on the processor"
         yield Finding("device cuda", "warning", text, f"see whether nvidia-smi lists one; if so: {PAIR}")
-
-
-def _cores() -> int:
-    if hasattr(os, "sched_getaffinity"):  # what this process may use, which a batch system limits
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
 
 
 def _plugins(known: Registry) -> Iterator[Finding]:

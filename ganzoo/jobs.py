@@ -16,6 +16,7 @@ from torch import Tensor
 
 from . import __version__, assemble, checkpoint, memory
 from .api import Dataset
+from .busy import Others
 from .device import Device
 from .errors import CheckpointError, DataError, GanzooError, Interrupted, ResourceError
 from .finetuning import Beginning
@@ -132,6 +133,8 @@ def enough_memory(recipe: Recipe, trainer: Trainer | None = None) -> Iterator[No
 
 
 def _train(recipe: Recipe, known: Registry, folder: RunFolder, device: Device, reporter: Reporter) -> Outcome:
+    alone = device.device.type == "cpu" and device.world.size == 1
+    others = Others() if alone and not isinstance(reporter, Silent) else None
     data = device.world.leader_first(lambda: assemble.dataset(recipe, known))  # it may fill a cache for all
     for note in getattr(data, "notes", ()):
         reporter.note(note)
@@ -155,6 +158,8 @@ def _train(recipe: Recipe, known: Registry, folder: RunFolder, device: Device, r
     for line in _changes(before, provenance, "engine") if before else ():
         reporter.note(f"warning: going on is not bit-exact: {line}")
     folder.set_state("running", device=str(device.device), precision=device.precision, plugins=provenance["plugins"])
+    if others and (advice := others.advice(torch.get_num_threads())):
+        reporter.note(advice)
     reporter.start(recipe, trainer, folder.path)
     started = time.monotonic()
     with signals(device.world) as caught, closing(trainer.feed), enough_memory(recipe, trainer):

@@ -86,7 +86,7 @@ def test_the_next_one_is_under_way_before_one_is_handed_out():
 )
 def test_auto_is_for_files_that_memory_will_not_hold(stored, cores, expected, monkeypatch):
     monkeypatch.setattr(ahead, "free_memory", lambda: 1000)
-    monkeypatch.setattr(ahead.os, "sched_getaffinity", lambda process: set(range(cores)))
+    monkeypatch.setattr(ahead, "cores", lambda: cores)
     data = tiny_data()
     data.stored = stored
     assert workers_for(data, "auto") == expected

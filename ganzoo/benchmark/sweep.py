@@ -15,6 +15,7 @@ from typing import Protocol as Interface
 
 import torch
 
+from ..busy import cores
 from ..checkpoint import read_header
 from ..config import Draft
 from ..errors import CheckpointError, RecipeError
@@ -28,7 +29,7 @@ from .protocol import Protocol
 from .report import baseline_entry, failed_entry, model_entry
 from .scoring import choose, read_unit
 from .sources import ModelSource, Source
-from .work import UNITS, Bench, Done, ScoreTask, Setting, Task, TrainTask, bench_of, cores, one_thread
+from .work import UNITS, Bench, Done, ScoreTask, Setting, Task, TrainTask, bench_of, one_thread
 
 WAIT = 1.0  # seconds before what another process is doing is looked at again
 GRID = 64  # samples of a model's picture

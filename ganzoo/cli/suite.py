@@ -21,7 +21,7 @@ def run(asked: Mapping[str, Any]) -> int:
     from ..benchmark.diversity import SuiteOrder, entrants, run_suite
     from ..benchmark.engines import engine
     from ..benchmark.suite import find_suite
-    from ..benchmark.work import cores
+    from ..busy import cores
     from ..registry import registry
 
     _refuse_others()
