@@ -143,6 +143,18 @@ def test_training_seeds_are_one_row_with_their_spread() -> None:
     assert value.se == pytest.approx((2 / 2 + 2 * 0.1**2 / 4) ** 0.5)
     cells = {column.key: column.cell(board, row) for column in chosen()}
     assert cells["seeds"].text == "2"
+    assert row.name == "a"
+    assert names(boards_of(found[:1])[0].models) == ["a+seed1"]
+
+
+@pytest.mark.parametrize("order", [(0, 1, 2), (2, 1, 0), (1, 2, 0)])
+def test_a_row_of_several_seeds_shows_the_first(order: tuple[int, ...]) -> None:
+    found = [entry(name, 5.0, 0.1, seed=seed) for seed, name in enumerate(("a", "a+seed1", "a+seed2"))]
+    for one in found:
+        one["model"]["config_sha256"] = "7" * 64
+    ((row,),) = (board.models for board in boards_of(found[number] for number in order))
+    assert [one["training"]["seed"] for one in row.entries] == [0, 1, 2]
+    assert row.name == "a"
 
 
 def test_a_changed_protocol_is_a_board_of_its_own_and_not_ranked() -> None:

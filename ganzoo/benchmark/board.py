@@ -41,8 +41,8 @@ class Row:
 
     @property
     def name(self) -> str:
-        """The model's name."""
-        return str(self.first["model"]["name"])
+        """The model's name, without a training seed where it has several."""
+        return _seedless(self.first) if len(self.entries) > 1 else str(self.first["model"]["name"])
 
     @property
     def scored(self) -> bool:
@@ -156,9 +156,16 @@ def _rows(entries: Iterable[Mapping[str, Any]]) -> list[Row]:
     groups: dict[tuple[Any, ...], list[Mapping[str, Any]]] = {}
     for entry in entries:
         seen = (entry["checkpoint"] or {}).get("samples")
-        name = str(entry["model"]["name"]).split("+seed")[0]
-        groups.setdefault((name, entry["model"]["config_sha256"], seen), []).append(entry)
-    return [Row(tuple(sorted(group, key=lambda one: str(one["entry_sha256"])))) for group in groups.values()]
+        groups.setdefault((_seedless(entry), entry["model"]["config_sha256"], seen), []).append(entry)
+    return [Row(tuple(sorted(group, key=_by_seed))) for group in groups.values()]
+
+
+def _seedless(entry: Mapping[str, Any]) -> str:
+    return str(entry["model"]["name"]).split("+seed")[0]
+
+
+def _by_seed(entry: Mapping[str, Any]) -> tuple[int, str]:
+    return (entry["training"] or {}).get("seed", 0), str(entry["entry_sha256"])
 
 
 def _sorted(rows: Iterable[Row], headline: str) -> list[Row]:
