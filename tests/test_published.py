@@ -59,6 +59,18 @@ def test_the_board_of_own_budgets_has_recipes_as_they_ship(row: Row) -> None:
     assert budget <= row.first["training"]["images_seen"] <= 1.02 * budget
 
 
+def test_every_recipe_beats_the_first_gan_and_noise() -> None:
+    board = next(one for one in BOARDS if one.dataset["name"] == OWN)
+    found = {row.name: row.score(board.headline).mean for row in (*board.models, *board.baselines)}
+    first, noise = found.pop("gan"), found["noise"]
+    assert first is not None
+    assert noise is not None
+    assert first < noise
+    beaten = {row.name: found[row.name] for row in board.models if row.name != "gan"}
+    assert {name: value for name, value in beaten.items() if value is None or value >= first} == {}
+    assert len(beaten) >= 47
+
+
 def test_the_page_names_the_recipes_that_no_board_has() -> None:
     page = (FOLDER / "README.md").read_text(encoding="utf-8")
     recipes = {entry.name for entry in entries(registry()) if entry.record.distribution == "ganzoo-toolkit"}
