@@ -1,7 +1,9 @@
 """The published leaderboard: every entry is whole, and the pages say what the entries say."""
 
+import importlib.util
 import re
 import tomllib
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -95,3 +97,20 @@ def test_the_pages_are_fresh() -> None:
     assert len(told) == 14 + len(baselines)  # the head and the first twelve
     assert told == [*rows[:14], *baselines]
     assert f"first 12 of its {len(shown.models)} models" in " ".join(readme.split())
+
+
+def test_a_new_entry_replaces_those_of_its_model_and_no_other(tmp_path: Path, board_entries: Callable[..., dict]) -> None:
+    spec = importlib.util.spec_from_file_location("publish_leaderboard", FOLDER.parents[1] / "tools/publish_leaderboard.py")
+    assert spec is not None
+    assert spec.loader is not None
+    tool = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(tool)
+    picture = tmp_path / "grid.png"
+    picture.write_bytes(b"png")
+    old, another, new = board_entries("a", 5.0, 0.1), board_entries("a+seed1", 6.0, 0.1), board_entries("a", 4.0, 0.1)
+    new["checkpoint"]["sha256"] = "9" * 64
+    paths = [publish.add(one, tmp_path, {"grid": picture}) for one in (old, another, new)]
+    tool.replace_others(paths[2], new)
+    assert not paths[0].exists()
+    assert sorted(path.name for path in paths[2].parent.glob("*.entry.json")) == sorted(path.name for path in paths[1:])
+    assert len(list(paths[2].parent.glob("*-grid.png"))) == 2

@@ -1,13 +1,15 @@
 """Make docs/leaderboard from the entries in it: the page, the CSV, the README, and the table in the repository's README.
 
-python tools/publish_leaderboard.py [BOARD ...]     also takes the entries of these folders first
+python tools/publish_leaderboard.py [BOARD ...]     also takes the entries of these folders first, for those they replace
 """
 
 from __future__ import annotations
 
 import re
 import sys
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 from ganzoo.benchmark import publish
 from ganzoo.benchmark.board import boards_of
@@ -26,7 +28,7 @@ def main() -> None:
         found = publish.collect([place])
         pictures = publish.pictures_beside(found)
         for _, entry in found:
-            publish.add(entry, FOLDER, pictures[entry["entry_sha256"]])
+            replace_others(publish.add(entry, FOLDER, pictures[entry["entry_sha256"]]), entry)
     found = publish.collect([FOLDER])
     boards = boards_of(entry for _, entry in found)
     publish.pages(boards, publish.pictures_beside(found), FOLDER, ["csv", "html"])
@@ -40,6 +42,16 @@ def main() -> None:
     text = between(readme.read_text(encoding="utf-8"), f"{rows}\n")
     told = f"The first {FIRST} of its {len(models)} models"
     readme.write_text(re.sub(r"The first \d+ of its \d+ models", told, text), encoding="utf-8")
+
+
+def replace_others(path: Path, entry: Mapping[str, Any]) -> None:
+    """Remove earlier entries of the same model, trained with the same seed, from its board, with their pictures."""
+    for old, other in publish.collect([path.parent]):
+        if old != path and other["model"]["name"] == entry["model"]["name"]:
+            for picture in publish.pictures_beside([(old, other)])[other["entry_sha256"]].values():
+                picture.unlink()
+            old.unlink()
+            print(f"replaced: {old.name}")
 
 
 def parts(table: str) -> tuple[list[str], list[str], list[str]]:
