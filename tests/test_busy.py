@@ -92,7 +92,8 @@ def test_a_program_beside_this_one_is_seen_and_this_one_is_not() -> None:
         found = others.cores()
         child.kill()
     assert 0.3 < found <= cores() + 0.1  # other tests may run beside these
-    others, own = Others(), time.process_time()
+    others, began, own = Others(), time.monotonic(), time.process_time()
     while time.process_time() < own + 0.5:
         pass
-    assert others.cores() <= cores() - 0.3  # of all cores this loop alone had half a second or more
+    mine = (time.process_time() - own) / (time.monotonic() - began)
+    assert others.cores() <= cores() - mine + 0.2  # no more than is left beside this loop, to the system's hundredths
