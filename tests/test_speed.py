@@ -369,6 +369,24 @@ def test_what_cannot_be_measured_is_said_in_one_sentence(home, capsys, monkeypat
     assert "Traceback" not in shown
 
 
+def test_of_a_recipe_of_stages_the_longest_is_measured(monkeypatch):
+    seen = []
+
+    def spy(trainer):
+        progress = trainer.plan.at(trainer.samples, trainer.rounds)[0]
+        seen.append((progress.stage, progress.size))
+        return counted(trainer)
+
+    monkeypatch.setattr("ganzoo.speed.measure.counted", spy)
+    sizes = {f"stages.{number}.size": size for number, size in enumerate((4, 16, 8, 8))}
+    lengths = {"stages.1.samples": 900, "train.samples": 1000}  # the second is the longest then
+    small = {"data.size": 16, "architecture.channel_base": 64, "latent.size": 8, "train.batch": 4}
+    values = {**{f"stages.{number}.samples": 100 for number in (0, 2, 3)}, **sizes, **lengths, **small}
+    known = registry()
+    measure({"as it is": resolve("progan", Request(values=values), known)}, known, "cpu", 1, 0.1)
+    assert seen == [(1, 16)]
+
+
 def test_a_training_that_diverges_is_no_speed(home):
     known = registry()
     recipe = resolve("tiny.toml", Request(sets=("optimizer.lr=1e38",)), known)

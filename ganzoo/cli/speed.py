@@ -51,6 +51,8 @@ def command(
     ganzoo speed                                           every recipe that trains in minutes on a CPU
     ganzoo speed dcgan-wgangp
     ganzoo speed dcgan --compare train.precision=fp32      how much does one setting gain?
+
+    A recipe of stages is measured in the longest of them.
     """
     from ..registry import registry
     from ..zoo import Request
