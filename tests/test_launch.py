@@ -35,9 +35,13 @@ def started(place, *arguments, sets=SETS):
     """Start `ganzoo train gan` under a supervisor, in a process group of its own, as a shell does."""
     command = [sys.executable, "-m", "ganzoo", "train", "gan", "--device", "cpu", "--run", str(place), *arguments]
     command += [word for one in sets for word in ("--set", one)]
-    return subprocess.Popen(
-        command, env=QUICK, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True
-    )
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)  # tests run in a shell's background ignore it
+    try:
+        return subprocess.Popen(
+            command, env=QUICK, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True
+        )
+    finally:
+        signal.signal(signal.SIGINT, before)
 
 
 def wait_for(found, process, limit=120):
